@@ -1,0 +1,40 @@
+"""Every kind of resource that is stored."""
+
+from __future__ import annotations
+
+from orchestrator.model.account import AccessKey, Account
+from orchestrator.model.image import Build, Image, ImageAlias, Layer, Snapshot, Volume
+from orchestrator.model.instance import Instance
+from orchestrator.model.key_pair import KeyPair
+from orchestrator.model.resource import Resource
+from orchestrator.model.vpc import (
+    DhcpOptions,
+    InternetGateway,
+    NetworkAcl,
+    NetworkInterface,
+    RouteTable,
+    SecurityGroup,
+    Subnet,
+    Vpc,
+)
+
+KINDS: tuple[type[Resource], ...] = (
+    Account,
+    AccessKey,
+    KeyPair,
+    Layer,
+    Snapshot,
+    Image,
+    ImageAlias,
+    Build,
+    Volume,
+    Vpc,
+    Subnet,
+    SecurityGroup,
+    NetworkInterface,
+    RouteTable,
+    InternetGateway,
+    NetworkAcl,
+    DhcpOptions,
+    Instance,
+)
