@@ -49,7 +49,11 @@ class Config:
     )
     cpu_overcommit: float = _key(8.0, "how many vCPUs of running instances per processor of the host")
     memory_overcommit: float = _key(1.0, "how much memory of running instances per memory of the host")
-    public_range: str = _key("203.0.113.0/24", "public addresses, routed from this host", name="network.public_range")
+    public_range: str = _key(
+        "auto",
+        "public addresses, routed from this host; auto is 203.0.113.0/24, or the next that the host does not need",
+        name="network.public_range",
+    )
     network_egress: str = _key(
         "on", "whether guests may reach beyond this host", allowed=("on", "off"), name="network.egress"
     )
@@ -192,12 +196,13 @@ def _check(config: Config) -> None:
     for name in ("cpu_overcommit", "memory_overcommit", "workers"):
         if getattr(config, name) <= 0:
             raise ConfigError(f"{name}: {getattr(config, name)} must be above 0")
-    try:
-        public = ipaddress.IPv4Network(config.public_range)
-    except ValueError as error:
-        raise ConfigError(f"network.public_range: {error}") from error
-    if not 16 <= public.prefixlen <= 28:
-        raise ConfigError(f"network.public_range: {public} must be a /16 to a /28")
+    if config.public_range != "auto":
+        try:
+            public = ipaddress.IPv4Network(config.public_range)
+        except ValueError as error:
+            raise ConfigError(f"network.public_range: {error}") from error
+        if not 16 <= public.prefixlen <= 28:
+            raise ConfigError(f"network.public_range: {public} must be a /16 to a /28")
     try:
         loopback = config.address == "localhost" or ipaddress.ip_address(config.address).is_loopback
     except ValueError:

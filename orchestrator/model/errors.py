@@ -5,6 +5,8 @@ Source of codes: "Error codes for the Amazon EC2 API" in Amazon's EC2 API refere
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class EC2Error(Exception):
     """An answer to the caller: one of EC2's codes, a sentence, and the HTTP status that goes with it."""
@@ -16,6 +18,10 @@ class EC2Error(Exception):
         self.http_status = http_status
 
 
+class PartlyDone(EC2Error):
+    """The answer to a call that did some of what was asked, and what it did stays: TerminateInstances over zones."""
+
+
 def missing_parameter(name: str) -> EC2Error:
     return EC2Error("MissingParameter", f"The request must contain the parameter {name}")
 
@@ -23,6 +29,13 @@ def missing_parameter(name: str) -> EC2Error:
 def invalid_parameter(name: str, value: object, allowed: str) -> EC2Error:
     """A value that is not allowed; `allowed` says what would be ("an integer from 1 to 64")."""
     return EC2Error("InvalidParameterValue", f"Invalid value '{value}' for {name}. Expected {allowed}.")
+
+
+def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
+    """`value`, when it is one of those."""
+    if value not in (known := list(allowed)):
+        raise invalid_parameter(name, value, f"one of {', '.join(known)}")
+    return value
 
 
 def not_found(code_prefix: str, noun: str, ids: list[str]) -> EC2Error:

@@ -87,6 +87,8 @@ class Instance(Resource):
     core_count: int = 0  # 0: as the type has them
     threads_per_core: int = 0
     auto_recovery: str = "default"
+    capacity_reservation_preference: str = "open"  # open | none
+    boot_mode: str = ""  # as the image has it: legacy-bios | uefi
     metadata: MetadataOptions = field(default_factory=MetadataOptions)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Network
@@ -92,6 +92,8 @@ class NetworkInterface(Resource):
     mac: str
     private_ip: str
     public_ip: str = ""  # auto-assigned; the guest never sees it
+    auto_public_ip: bool = False  # each start gives it a public address
+    last_public_ip: str = ""  # that of the last start: the next one's is another
     description: str = ""
     groups: tuple[str, ...] = ()
     source_dest_check: bool = True
@@ -173,6 +175,22 @@ def free_address(network: IPv4Network, taken: Iterable[str], *, start: int = 4) 
         if address not in used:
             return address
     return None
+
+
+def public_addresses(network: IPv4Network, begin: int) -> Iterator[str]:
+    """Each address of a public range that an interface may have, from the `begin`th on and round to it again.
+
+    The first three (the network, and two that the host keeps) and the last (broadcast) are for nobody.
+    """
+    first, count = int(network.network_address) + 3, network.num_addresses - 4
+    for step in range(max(count, 0)):
+        yield _dotted(first + (begin + step) % count)
+
+
+def mac_address(vpc_id: str, private_ip: str) -> str:
+    """`02`, the last byte of the VPC's id, the four of the address: locally administered, and unique in the VPC."""
+    octets = [2, int(vpc_id[-2:], 16), *(int(part) for part in private_ip.split("."))]
+    return ":".join(f"{octet:02x}" for octet in octets)
 
 
 def _dotted(number: int) -> str:

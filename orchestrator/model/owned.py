@@ -1,0 +1,47 @@
+"""What a deployment has on its host by right. Whatever else bears its mark there is a leak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from orchestrator.model.image import Build, Layer, Volume
+from orchestrator.model.instance import Instance
+from orchestrator.model.lifecycle import State
+from orchestrator.model.resource import Resource
+from orchestrator.model.vpc import NetworkInterface
+
+R = TypeVar("R", bound=Resource)
+
+
+class Rows(Protocol):
+    def all(self, kind: type[R], /) -> Sequence[R]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """Names, each of the id that it serves."""
+
+    machines: frozenset[str]
+    layers: frozenset[str]
+    routers: frozenset[str]
+    ports: frozenset[str]
+
+
+def owned(rows: Rows) -> Owned:
+    alive = [i for i in rows.all(Instance) if i.state not in (State.TERMINATED, State.STOPPED)]
+    present = {instance.id for instance in alive}
+    building = {layer_of(build) for build in rows.all(Build) if build.state in ("pending", "running")}
+    layers = {layer.id for layer in rows.all(Layer)} | {volume.layer_id for volume in rows.all(Volume)} | building
+    return Owned(
+        machines=frozenset(present),
+        layers=frozenset(layers),
+        routers=frozenset(instance.vpc_id for instance in alive),
+        ports=frozenset(eni.id for eni in rows.all(NetworkInterface) if eni.instance_id in present),
+    )
+
+
+def layer_of(build: Build) -> str:
+    """The layer that a build writes. It follows from the build: one that was cut off starts in the same place."""
+    return "layer-" + build.id.partition("-")[2]

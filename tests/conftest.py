@@ -1,0 +1,113 @@
+"""What all tests share: a clock that is set by hand, and controllers in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self) -> None:
+        self._now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        self._lock = threading.Lock()
+
+    def __call__(self) -> datetime:
+        return self._now
+
+    def pass_(self, **duration: float) -> None:
+        with self._lock:
+            self._now += timedelta(**duration)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+class Serving:
+    """A controller in a process of its own, on the in-memory host unless told otherwise."""
+
+    def __init__(self, state_dir: Path, *flags: str, environment: Mapping[str, str] | None = None) -> None:
+        self.state_dir = state_dir
+        self.flags = flags
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ORC_", "AWS_"))}
+        self.environment = {**inherited, "ORC_NETWORK_EGRESS": "off", **(environment or {})}
+        self.process: subprocess.Popen[str] | None = None
+        self.endpoint = ""
+
+    def start(self, deadline_s: float = 60.0) -> None:
+        command = [sys.executable, "-m", "orchestrator", "serve", "--state-dir", str(self.state_dir)]
+        port = self.endpoint.rpartition(":")[2] or "0"
+        self.log = open(self.state_dir.with_suffix(".log"), "a")
+        self.process = subprocess.Popen(
+            [*command, "--port", port, *self.flags],
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env=self.environment,
+            cwd=Path(__file__).parent.parent,
+        )
+        assert self.process.stdout is not None
+        timer = threading.Timer(deadline_s, self.process.kill)
+        timer.start()
+        line = self.process.stdout.readline()
+        timer.cancel()
+        found = re.search(r"serving on (\S+)", line)
+        assert found, f"the controller did not start: {line}{self.state_dir.with_suffix('.log').read_text()}"
+        self.endpoint = found[1]
+
+    def end(self, number: int = signal.SIGTERM, deadline_s: float = 60.0) -> int:
+        """Send it a signal and wait; its exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(deadline_s)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.log.close()
+        return code
+
+    def client(self, service: str, **changes: str) -> Any:
+        """A boto3 client of the deployment's first account."""
+        keys = json.loads((self.state_dir / "credentials.json").read_text())
+        given = {
+            "region_name": keys["region"],
+            "endpoint_url": self.endpoint,
+            "aws_access_key_id": keys["access_key_id"],
+            "aws_secret_access_key": keys["secret_access_key"],
+        }
+        return boto3.client(service, **(given | changes))  # type: ignore[call-overload]
+
+    @property
+    def log_text(self) -> str:
+        return self.state_dir.with_suffix(".log").read_text()
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
+    """Start controllers; they are ended after the test."""
+    started: list[Serving] = []
+
+    def start(*flags: str, name: str = "state", environment: Mapping[str, str] | None = None) -> Serving:
+        made = Serving(tmp_path / name, *(flags or ("--host", "memory")), environment=environment)
+        made.start()
+        started.append(made)
+        return made
+
+    yield start
+    for made in started:
+        if made.process is not None and made.process.poll() is None:
+            made.end()
