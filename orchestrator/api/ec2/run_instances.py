@@ -1,0 +1,321 @@
+"""RunInstances: one call becomes a reservation of instances, each with its disks and its network interface.
+
+    request ──► checked: image, type, options │ Place (subnet, groups) │ LaunchDisks
+                                              │
+                  as many as fit from MinCount to MaxCount: processors, memory, private and public addresses
+                                              │
+    for each:   Instance ──wake     Volume + Layer for each disk     NetworkInterface
+
+All rows are written in the call's transaction, so a launch that is refused leaves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from orchestrator.api.ec2.capacity import Room, vcpus
+from orchestrator.api.ec2.images import boot_mode, find_image
+from orchestrator.api.ec2.instance_view import Shown, show_reservation, view
+from orchestrator.api.ec2.launch_disks import LaunchDisk, plan_disks
+from orchestrator.api.ec2.launch_network import Place, PublicAddresses, SubnetAddresses, choose_place, choose_zone
+from orchestrator.api.ec2.launch_options import (
+    SHUTDOWN_BEHAVIORS,
+    Structure,
+    change_metadata_options,
+    check_cpu_options,
+    check_credits,
+    check_ebs_optimized,
+    check_type,
+    check_user_data,
+    fixed,
+    metadata_defaults,
+    switched_off,
+    take,
+)
+from orchestrator.api.operation import Answer, Call, operation
+from orchestrator.model import ids
+from orchestrator.model.errors import EC2Error, missing_parameter, one_of
+from orchestrator.model.image import GIB, Image, Layer, Volume, VolumeAttachment
+from orchestrator.model.instance import Goal, Instance
+from orchestrator.model.instance_type import InstanceType
+from orchestrator.model.key_pair import KeyPair
+from orchestrator.model.lifecycle import State
+from orchestrator.model.tags import tags_at_creation
+from orchestrator.model.vpc import InterfaceAttachment, NetworkInterface, mac_address
+
+DEFAULT_TYPE: Final = "m1.small"  # EC2's own, and so what code that names none counts with
+MAX_COUNT: Final = 1000  # instances of one call
+
+Tags = dict[str, dict[str, str]]
+
+
+@operation("RunInstances", writes=True)
+def run_instances(
+    call: Call,
+    *,
+    min_count: int,
+    max_count: int,
+    image_id: str | None = None,
+    instance_type: str = DEFAULT_TYPE,
+    key_name: str | None = None,
+    user_data: str | None = None,
+    security_group_ids: list[str] | None = None,
+    security_groups: list[str] | None = None,
+    subnet_id: str | None = None,
+    private_ip_address: str | None = None,
+    network_interfaces: list[Structure] | None = None,
+    block_device_mappings: list[Structure] | None = None,
+    tag_specifications: list[Structure] | None = None,
+    instance_initiated_shutdown_behavior: str = "stop",
+    disable_api_termination: bool = False,
+    disable_api_stop: bool = False,
+    metadata_options: Structure | None = None,
+    placement: Structure | None = None,
+    monitoring: Structure | None = None,
+    ebs_optimized: bool | None = None,
+    credit_specification: Structure | None = None,
+    cpu_options: Structure | None = None,
+    maintenance_options: Structure | None = None,
+    capacity_reservation_specification: Structure | None = None,
+    hibernation_options: Structure | None = None,
+    enclave_options: Structure | None = None,
+    private_dns_name_options: Structure | None = None,
+    network_performance_options: Structure | None = None,
+) -> Answer:
+    check_counts(min_count, max_count, private_ip_address, network_interfaces)
+    tags = tags_at_creation(tag_specifications, "instance", "volume", "network-interface")
+    switched_off(hibernation_options, "HibernationOptions", "Configured")
+    switched_off(enclave_options, "EnclaveOptions", "Enabled")
+    fixed(
+        private_dns_name_options,
+        "PrivateDnsNameOptions",
+        HostnameType="ip-name",
+        EnableResourceNameDnsARecord=False,
+        EnableResourceNameDnsAAAARecord=False,
+    )
+    fixed(network_performance_options, "NetworkPerformanceOptions", BandwidthWeighting="default")
+    image = launchable_image(call, image_id)
+    kind = check_type(instance_type, image.architecture)
+    cores, threads = check_cpu_options(kind, cpu_options)
+    zone = choose_zone(call, placement)
+    place, addresses = choose_place(
+        call,
+        count=min_count,
+        zone=zone,
+        subnet_id=subnet_id,
+        group_ids=security_group_ids,
+        group_names=security_groups,
+        private_ip=private_ip_address,
+        interfaces=network_interfaces,
+    )
+    disks = plan_disks(call, image, block_device_mappings)
+    first = Instance(
+        id="",
+        account=call.account,
+        region=call.region,
+        created=call.now,
+        tags=tags["instance"],
+        reservation_id=ids.mint("r"),
+        client_token=call.params.get("ClientToken", ""),
+        zone=place.subnet.zone,
+        vpc_id=place.subnet.vpc_id,
+        subnet_id=place.subnet.id,
+        image_id=image_id or image.id,  # as it was asked for: it may be an alias
+        instance_type=kind.name,
+        architecture=image.architecture,
+        key_name=key_name or "",
+        public_key=find_public_key(call, key_name),
+        user_data=check_user_data(user_data),
+        root_device=image.root_device,
+        login_user=image.login_user,
+        kernel_id=image.kernel_id,
+        ramdisk_id=image.ramdisk_id,
+        kernel_arguments=image.kernel_arguments,
+        platform_details=image.platform_details,
+        boot_mode=boot_mode(image),
+        goal=Goal(power=State.RUNNING, since=call.now),
+        state=State.PENDING,
+        launched_at=call.now,
+        timeline={"requested": call.now},
+        shutdown_behavior=one_of(
+            "InstanceInitiatedShutdownBehavior", instance_initiated_shutdown_behavior, SHUTDOWN_BEHAVIORS
+        ),
+        disable_api_termination=disable_api_termination,
+        disable_api_stop=disable_api_stop,
+        ebs_optimized=check_ebs_optimized(kind, ebs_optimized),
+        monitoring=bool(take(monitoring, "Monitoring", "Enabled").get("Enabled")),
+        cpu_credits=check_credits(
+            kind, take(credit_specification, "CreditSpecification", "CpuCredits").get("CpuCredits")
+        ),
+        core_count=cores,
+        threads_per_core=threads,
+        auto_recovery=_choice(maintenance_options, "MaintenanceOptions", "AutoRecovery", ("default", "disabled")),
+        capacity_reservation_preference=_choice(
+            capacity_reservation_specification,
+            "CapacityReservationSpecification",
+            "CapacityReservationPreference",
+            ("open", "none"),
+        ),
+        metadata=change_metadata_options(metadata_defaults(image), metadata_options),
+    )
+    allotted = allot(call, kind, vcpus(kind, cores, threads), place, addresses, min_count, max_count)
+    shown = [
+        _launch(call, replace(first, id=ids.mint("i"), launch_index=index), place, disks, tags, *pair)
+        for index, pair in enumerate(allotted)
+    ]
+    return show_reservation(first, shown)
+
+
+# --- what is checked --------------------------------------------------------------------------------------------------
+
+
+def check_counts(least: int, most: int, private_ip: str | None, interfaces: Sequence[Structure] | None) -> None:
+    for name, count in (("Minimum", least), ("Maximum", most)):
+        if count < 1:
+            raise EC2Error("InvalidParameterValue", f"{name} instance count must be greater than zero")
+    if least > most:
+        raise EC2Error("InvalidParameterCombination", f"MinCount ({least}) must not be greater than MaxCount ({most})")
+    if least > MAX_COUNT:
+        raise EC2Error(
+            "InstanceLimitExceeded",
+            f"You have requested more instances ({least}) than one call may start here ({MAX_COUNT})",
+        )
+    own = any(given.get("PrivateIpAddress") or given.get("PrivateIpAddresses") for given in interfaces or ())
+    if most > 1 and (private_ip or own):
+        raise EC2Error(
+            "InvalidParameterCombination", "A private address may not be given when more than one instance is launched"
+        )
+
+
+def launchable_image(call: Call, image_id: str | None) -> Image:
+    if not image_id:
+        raise missing_parameter("ImageId")
+    image = find_image(call, image_id)
+    if image.state != "available":
+        raise EC2Error("InvalidAMIID.Unavailable", f"The image ID '{image_id}' is not available: it is {image.state}")
+    return image
+
+
+def find_public_key(call: Call, key_name: str | None) -> str:
+    """The key pair's public half; empty without a key pair."""
+    if not key_name:
+        return ""
+    found = call.mine(KeyPair, name=key_name)
+    if not found:
+        raise EC2Error("InvalidKeyPair.NotFound", f"The key pair '{key_name}' does not exist")
+    return found[0].public_key
+
+
+def _choice(given: Structure | None, name: str, member: str, allowed: tuple[str, ...]) -> str:
+    """The structure's one member; the first of `allowed` is the default."""
+    return one_of(f"{name}.{member}", take(given, name, member).get(member, allowed[0]), allowed)
+
+
+# --- how many, and what each gets -------------------------------------------------------------------------------------
+
+
+def allot(
+    call: Call,
+    kind: InstanceType,
+    processors: int,
+    place: Place,
+    addresses: SubnetAddresses,
+    least: int,
+    most: int,
+) -> list[tuple[str, str]]:
+    """(private address, public address or empty) for as many instances as fit, or EC2's error when `least` do not."""
+    room, public = Room(call), PublicAddresses(call)
+    allotted: list[tuple[str, str]] = []
+    error: EC2Error | None = None
+    while len(allotted) < min(most, MAX_COUNT):
+        if not room.take(kind, processors):
+            error = room.refuse(kind, processors, least, place.subnet.zone)
+            break
+        private_ip = place.private_ip or addresses.take()
+        if private_ip is None:
+            error = EC2Error(
+                "InsufficientFreeAddressesInSubnet",
+                f"The specified subnet does not have enough free addresses to satisfy the request: {place.subnet.id} "
+                f"({place.subnet.cidr}) has {len(allotted)}",
+            )
+            break
+        public_ip = public.take() if place.public else ""
+        if public_ip is None:
+            error = public.refuse()
+            break
+        allotted.append((private_ip, public_ip))
+    if error is not None and len(allotted) < least:
+        raise error
+    return allotted
+
+
+def _launch(
+    call: Call,
+    instance: Instance,
+    place: Place,
+    disks: Sequence[LaunchDisk],
+    tags: Tags,
+    private_ip: str,
+    public_ip: str,
+) -> Answer:
+    """Write one instance with what belongs to it, and show it."""
+    tx = call.tx
+    owned: dict[str, Any] = {"account": call.account, "region": call.region, "created": call.now}
+    subnet = place.subnet
+    interface = NetworkInterface(
+        **owned,
+        tags=tags["network-interface"],
+        id=ids.mint("eni"),
+        vpc_id=subnet.vpc_id,
+        subnet_id=subnet.id,
+        zone=subnet.zone,
+        mac=mac_address(subnet.vpc_id, private_ip),
+        private_ip=private_ip,
+        public_ip=public_ip,
+        auto_public_ip=place.public,
+        last_public_ip=public_ip,
+        description=place.description,
+        groups=place.groups,
+        state="in-use",
+        attachment=InterfaceAttachment(
+            id=ids.mint("eni-attach"),
+            instance_id=instance.id,
+            device_index=0,
+            delete_on_termination=place.delete_on_termination,
+            attached_at=call.now,
+        ),
+    )
+    volumes: list[Volume] = []
+    for disk in disks:
+        layer = Layer(
+            **owned,
+            id=ids.mint("layer"),
+            parent_id=disk.snapshot.layer_id,
+            size_bytes=disk.size_gib * GIB,
+        )
+        volume = Volume(
+            **owned,
+            tags=tags["volume"],
+            id=ids.mint("vol"),
+            zone=subnet.zone,
+            size_gib=disk.size_gib,
+            volume_type=disk.volume_type,
+            iops=disk.performance.iops,
+            throughput_mib_s=disk.performance.throughput_mib_s,
+            snapshot_id=disk.snapshot.id,
+            layer_id=layer.id,
+            attachment=VolumeAttachment(
+                instance_id=instance.id,
+                device=disk.device,
+                state="attaching",
+                delete_on_termination=disk.delete_on_termination,
+                attached_at=call.now,
+            ),
+        )
+        tx.put(layer)
+        volumes.append(tx.put(volume))
+    tx.put(interface)
+    tx.wake(tx.put(instance))
+    return view(Shown(call, instance, (interface,), volumes))
