@@ -1,0 +1,119 @@
+"""Builds: a recipe is run, or an uploaded file is read, and an image stands in the catalogue.
+
+    pending ---> running ---> available    a Layer, a Snapshot, an Image; the image of that name before it is gone
+                    |
+                    +-------> failed       the message says why; nothing is left
+
+The layer's id follows from the build's, so a build that was cut off starts over in the same place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from orchestrator.host import BuiltImage, HostError, Storage
+from orchestrator.model.image import GIB, BlockDevice, Build, Image, Layer, Snapshot
+from orchestrator.model.owned import layer_of
+from orchestrator.model.resource import EVERY_REGION
+from orchestrator.reconcile.loop import Done, Next
+from orchestrator.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Builds:
+    def __init__(self, store: Store, storage: Storage, clock: Callable[[], datetime]) -> None:
+        self._store = store
+        self._storage = storage
+        self._clock = clock
+
+    def step(self, build_id: str) -> Next:
+        build = self._store.get(Build, build_id)
+        if build is None or build.state in ("available", "failed"):
+            return Done()
+        layer_id = layer_of(build)
+
+        def progress(line: str) -> None:
+            log.info("build %s of %s: %s", build_id, build.name, line)
+            self._change(build_id, state="running", phase=line[:200])
+
+        try:
+            if build.source == "upload":
+                built = self._storage.import_image(build.upload_id, build.file_format, layer_id, progress)
+            else:
+                built = self._storage.build_image(build.name, layer_id, progress)
+        except HostError as error:
+            self._storage.remove_layer(layer_id)
+            self._storage.remove_kernel(layer_id)
+            self._change(build_id, state="failed", message=str(error)[:2000], finished=self._clock())
+            return Done()
+        if build.login_user:
+            built = replace(built, login_user=build.login_user)
+        image = register(self._store, built, build.name, layer_id, build.account, self._clock())
+        self._change(build_id, state="available", phase="done", image_id=image.id, finished=self._clock())
+        return Done()
+
+    def _change(self, build_id: str, **changes: object) -> None:
+        with self._store.write() as tx:
+            build = tx.get(Build, build_id)
+            if build is not None:
+                tx.put(replace(build, **changes))  # type: ignore[arg-type]
+
+
+def image_id(name: str, sha512: str) -> str:
+    """The same disk under the same name is the same image, on every deployment."""
+    return "ami-0" + hashlib.sha256(f"{name}\0{sha512}".encode()).hexdigest()[:16]
+
+
+def register(store: Store, built: BuiltImage, name: str, layer_id: str, account: str, now: datetime) -> Image:
+    """Put an image into the catalogue of every region, in the place of the one that had its name."""
+    digits = layer_id.partition("-")[2]
+    size_gib = -(-built.size_bytes // GIB)
+    owned = {"account": account, "region": EVERY_REGION, "created": now}
+    kernel = built.kernel_arguments is not None
+    layer = Layer(id=layer_id, size_bytes=built.size_bytes, sha512=built.sha512, **owned)  # type: ignore[arg-type]
+    snapshot = Snapshot(
+        id="snap-" + digits,
+        layer_id=layer_id,
+        size_gib=size_gib,
+        description=f"root of {name}",
+        **owned,  # type: ignore[arg-type]
+    )
+    image = Image(
+        id=image_id(name, built.sha512),
+        name=name,
+        description=built.description,
+        public=True,
+        root_device=built.root_device,
+        block_devices=(BlockDevice(device=built.root_device, snapshot_id=snapshot.id, size_gib=size_gib),),
+        login_user=built.login_user,
+        kernel_id="aki-" + digits if kernel else "",
+        ramdisk_id="ari-" + digits if kernel else "",
+        kernel_arguments=built.kernel_arguments or "",
+        **owned,  # type: ignore[arg-type]
+    )
+    with store.write() as tx:
+        for old in tx.all(Image, name=name):
+            if old.account == account and old.region == EVERY_REGION:
+                tx.delete(old)
+                for device in old.block_devices:
+                    old_snapshot = tx.get(Snapshot, device.snapshot_id)
+                    if old_snapshot is not None and old_snapshot.id != snapshot.id:
+                        tx.delete(old_snapshot)
+                        old_layer = tx.get(Layer, old_snapshot.layer_id)
+                        if old_layer is not None:
+                            tx.wake(old_layer)
+        tx.put_all([layer, snapshot, image])
+    return image
+
+
+def register_catalogue(store: Store, storage: Storage, account: str, now: datetime) -> None:
+    """The images that the host has without building."""
+    for name, built in storage.catalogue().items():
+        wanted = image_id(name, built.sha512)
+        if store.get(Image, wanted) is None:
+            register(store, built, name, "layer-" + wanted.partition("-")[2], account, now)

@@ -1,0 +1,170 @@
+"""The loop: wakes, leases, retries.
+
+            commit, host event, timer, start-up
+                         |
+                         v                     busy already: looked at once more afterwards
+    queue of (due, key) ---> lease ---> step ---+--> Done            the wake-up is forgotten
+             ^                                  +--> Again(after_s)  in the queue again
+             +---- back-off --------------------+--> an exception    logged, in the queue again
+
+Wake-ups are rows of the store, written by the transaction that has work for a reconciler, and forgotten only after the
+step that looked. So the controller may end at any instruction: what was woken is woken again when it starts.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from orchestrator.host import HostError
+from orchestrator.store import Store
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY_S = 0.2
+LONGEST_DELAY_S = 30.0
+
+WakeKey = tuple[str, str]  # kind, id
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing to do until it is woken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Look again after so many seconds, or when woken, whichever comes first."""
+
+    after_s: float
+
+
+Next = Done | Again
+Step = Callable[[str], Next]
+
+
+class Loop:
+    def __init__(self, store: Store, steps: Mapping[str, Step], *, workers: int) -> None:
+        self._store = store
+        self._steps = dict(steps)
+        self._condition = threading.Condition()
+        self._heap: list[tuple[float, int, WakeKey]] = []
+        self._due: dict[WakeKey, float] = {}  # the one live heap entry of each key
+        self._busy: set[WakeKey] = set()
+        self._failures: dict[WakeKey, int] = {}
+        self._sequence = 0
+        self._closing = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"reconcile-{number}", daemon=True) for number in range(workers)
+        ]
+        store.on_wake(self.wake_all)
+
+    def start(self) -> None:
+        """Begin, with everything that was woken before."""
+        self.wake_all((kind, resource_id) for kind, resource_id, _ in self._store.pending_wakes())
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Let steps in flight finish, begin no other."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def wake_all(self, keys: Iterable[WakeKey]) -> None:
+        with self._condition:
+            for key in keys:
+                if key[0] in self._steps:
+                    self._push(key, 0.0)
+            self._condition.notify_all()
+
+    def wake(self, kind: str, resource_id: str) -> None:
+        """From a timer or a host event: not written down, since start-up looks at everything anyway."""
+        self.wake_all([(kind, resource_id)])
+
+    def idle(self) -> bool:
+        """Nothing is being worked on, and nothing is due now."""
+        with self._condition:
+            now = time.monotonic()
+            return not self._busy and not any(due <= now for due in self._due.values())
+
+    def busy_count(self) -> int:
+        with self._condition:
+            return len(self._busy)
+
+    def _push(self, key: WakeKey, after_s: float) -> None:
+        due = time.monotonic() + after_s
+        if self._due.get(key, float("inf")) <= due:
+            return
+        self._due[key] = due
+        self._sequence += 1
+        heapq.heappush(self._heap, (due, self._sequence, key))
+
+    def _lease(self) -> WakeKey | None:
+        """The next key that is due and not being worked on; None when the loop closes."""
+        with self._condition:
+            while not self._closing:
+                wait = None
+                held: list[tuple[float, int, WakeKey]] = []
+                chosen: WakeKey | None = None
+                while self._heap:
+                    due, sequence, key = self._heap[0]
+                    if self._due.get(key) != due:  # overtaken by an earlier wake-up
+                        heapq.heappop(self._heap)
+                        continue
+                    if due > time.monotonic():
+                        wait = due - time.monotonic()
+                        break
+                    heapq.heappop(self._heap)
+                    if key in self._busy:
+                        held.append((due, sequence, key))
+                        continue
+                    chosen = key
+                    break
+                for entry in held:
+                    heapq.heappush(self._heap, entry)
+                if chosen is not None:
+                    del self._due[chosen]
+                    self._busy.add(chosen)
+                    return chosen
+                self._condition.wait(wait)
+        return None
+
+    def _work(self) -> None:
+        while (key := self._lease()) is not None:
+            kind, resource_id = key
+            after_s: float | None
+            try:
+                serial = self._store.wake_serial(kind, resource_id)
+                result = self._steps[kind](resource_id)
+                self._failures.pop(key, None)
+                after_s = result.after_s if isinstance(result, Again) else None
+                if after_s is None and serial:
+                    self._store.wake_done(kind, resource_id, serial)
+            except Exception as error:
+                failures = self._failures.get(key, 0)
+                self._failures[key] = failures + 1
+                after_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**failures)
+                expected = isinstance(error, HostError)
+                log.log(
+                    logging.WARNING if expected else logging.ERROR,
+                    "%s %s: %s; again in %.1f s",
+                    kind,
+                    resource_id,
+                    error,
+                    after_s,
+                    exc_info=not expected,
+                )
+            with self._condition:
+                self._busy.discard(key)
+                if after_s is not None:
+                    self._push(key, after_s)
+                self._condition.notify_all()

@@ -1,0 +1,156 @@
+"""A deployment without an API: a store, the in-memory host, and reconcilers that a test steps by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from socket import socket
+
+import pytest
+
+from orchestrator.host.memory import MemoryHost, memory_host
+from orchestrator.model.image import Layer, Volume, VolumeAttachment
+from orchestrator.model.instance import Goal, Instance
+from orchestrator.model.lifecycle import State
+from orchestrator.model.vpc import InterfaceAttachment, NetworkInterface, SecurityGroup, Subnet, Vpc, default_network
+from orchestrator.reconcile.instance import Instances, Limits
+from orchestrator.reconcile.layer import Layers
+from orchestrator.reconcile.loop import Again, Done, Next
+from orchestrator.reconcile.network import Networks
+from orchestrator.store import Store
+from tests.conftest import Clock
+
+ACCOUNT = "1" * 12
+BASE_LAYER = "layer-0" + "b" * 16
+
+
+class Doors:
+    """Which VPCs the metadata server answers in."""
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+        self.shut_: list[str] = []
+
+    def open(self, vpc_id: str, listen: Callable[[], socket]) -> None:
+        listen().close()
+        self.opened.append(vpc_id)
+
+    def shut(self, vpc_id: str) -> None:
+        self.shut_.append(vpc_id)
+
+
+class Deployment:
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.store = Store(path, durable=False)
+        self.host: MemoryHost = memory_host()
+        self.clock = clock
+        self.doors = Doors()
+        self.networks = Networks(self.store, self.host.network, self.doors)
+        self.layers = Layers(self.store, self.host.storage)
+        self.restart()
+        self.host.storage.create_layer(BASE_LAYER, size_bytes=1 << 30)
+        with self.store.write() as tx:
+            tx.put_all(default_network(ACCOUNT, "us-east-1", ["us-east-1a", "us-east-1b"], clock()))
+            tx.put(Layer(id=BASE_LAYER, account=ACCOUNT, created=clock(), size_bytes=1 << 30))
+            tx.put(self._snapshot())
+
+    def _snapshot(self):  # type: ignore[no-untyped-def]
+        from orchestrator.model.image import Snapshot
+
+        return Snapshot(id="snap-0" + "b" * 16, account=ACCOUNT, created=self.clock(), layer_id=BASE_LAYER, size_gib=1)
+
+    def restart(self) -> None:
+        """As when the controller ends and starts: what only the process knew is gone."""
+        limits = Limits()
+        self.networks = Networks(self.store, self.host.network, self.doors)
+        self.instances = Instances(self.store, self.host, self.networks, self.clock, limits)
+
+    def launch(self, number: int = 1, **changes: object) -> Instance:
+        """The rows that RunInstances writes."""
+        digits = f"{number:017x}"
+        [subnet] = [s for s in self.store.all(Subnet) if s.zone == "us-east-1a"]
+        [group] = self.store.all(SecurityGroup, vpc_id=subnet.vpc_id)
+        now = self.clock()
+        owned = {"account": ACCOUNT, "region": "us-east-1", "created": now}
+        instance = Instance(
+            id="i-" + digits,
+            reservation_id="r-" + digits,
+            zone=subnet.zone,
+            vpc_id=subnet.vpc_id,
+            subnet_id=subnet.id,
+            image_id="ami-" + digits,
+            instance_type="t3.micro",
+            launched_at=now,
+            goal=Goal(since=now),
+            timeline={"requested": now},
+            **owned,  # type: ignore[arg-type]
+        )
+        layer = Layer(id="layer-" + digits, parent_id=BASE_LAYER, size_bytes=2 << 30, **owned)  # type: ignore[arg-type]
+        volume = Volume(
+            id="vol-" + digits,
+            zone=subnet.zone,
+            size_gib=2,
+            layer_id=layer.id,
+            attachment=VolumeAttachment(instance_id=instance.id, device="/dev/xvda", state="attaching"),
+            **owned,  # type: ignore[arg-type]
+        )
+        interface = NetworkInterface(
+            id="eni-" + digits,
+            vpc_id=subnet.vpc_id,
+            subnet_id=subnet.id,
+            zone=subnet.zone,
+            mac=f"0a:00:00:00:00:{number:02x}",
+            private_ip=f"172.31.0.{number + 10}",
+            public_ip=f"203.0.113.{number + 10}",
+            groups=(group.id,),
+            state="in-use",
+            attachment=InterfaceAttachment(id="eni-attach-" + digits, instance_id=instance.id, device_index=0),
+            **owned,  # type: ignore[arg-type]
+        )
+        with self.store.write() as tx:
+            tx.put_all([replace(instance, **changes), layer, volume, interface])  # type: ignore[arg-type]
+        return self.instance(instance.id)
+
+    def instance(self, instance_id: str) -> Instance:
+        found = self.store.get(Instance, instance_id)
+        assert found is not None
+        return found
+
+    def change(self, instance_id: str, **changes: object) -> None:
+        with self.store.write() as tx:
+            tx.put(replace(self.instance(instance_id), **changes))  # type: ignore[arg-type]
+
+    def ask(self, instance_id: str, power: State, state: State, **goal: object) -> None:
+        """What a Start, Stop or Terminate request writes."""
+        instance = self.instance(instance_id)
+        asked = replace(instance.goal, power=power, since=self.clock(), **goal)  # type: ignore[arg-type]
+        self.change(instance_id, goal=asked, state=state)
+
+    def step(self, instance_id: str) -> Next:
+        return self.instances.step(instance_id)
+
+    def settle(self, instance_id: str, *, limit: int = 20) -> None:
+        """Step until it wants to be left alone, and let what it woke have its turn."""
+        for _ in range(limit):
+            result = self.step(instance_id)
+            self.others()
+            if isinstance(result, Done) or (isinstance(result, Again) and result.after_s >= 60):
+                return
+            self.clock.pass_(seconds=result.after_s)
+        raise AssertionError(f"{instance_id} does not settle: {self.store.get(Instance, instance_id)}")
+
+    def others(self) -> None:
+        """Step the networks and layers that were woken."""
+        steps = {Vpc.KIND: self.networks.step, Layer.KIND: self.layers.step}
+        while woken := [wake for wake in self.store.pending_wakes() if wake[0] in steps]:
+            for kind, resource_id, serial in woken:
+                assert steps[kind](resource_id) == Done()
+                self.store.wake_done(kind, resource_id, serial)
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, clock: Clock) -> Iterator[Deployment]:
+    made = Deployment(tmp_path / "state.db", clock)
+    yield made
+    made.store.close()

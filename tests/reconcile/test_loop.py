@@ -1,0 +1,148 @@
+"""Wake-ups, leases, retries."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.host import HostError
+from orchestrator.model.account import Account
+from orchestrator.reconcile.loop import Again, Done, Loop, Next
+from orchestrator.store import Store
+from tests.conftest import Clock
+
+DEADLINE_S = 5.0
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        pause.wait(0.002)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path / "state.db", durable=False)
+    yield opened
+    opened.close()
+
+
+def run(store: Store, step: Callable[[str], Next], workers: int = 4) -> Loop:
+    loop = Loop(store, {Account.KIND: step}, workers=workers)
+    loop.start()
+    return loop
+
+
+def wake(store: Store, clock: Clock, name: str = "1") -> None:
+    with store.write() as tx:
+        tx.wake(Account(id=name, created=clock()))
+
+
+def test_a_commit_wakes_and_done_forgets(store: Store, clock: Clock) -> None:
+    seen: list[str] = []
+    loop = run(store, lambda name: seen.append(name) or Done())
+    wake(store, clock)
+    until(lambda: seen == ["1"] and store.pending_wakes() == [])
+    loop.stop()
+
+
+def test_what_was_woken_before_the_start_is_looked_at(store: Store, clock: Clock) -> None:
+    wake(store, clock)
+    seen: list[str] = []
+    loop = run(store, lambda name: seen.append(name) or Done())
+    until(lambda: seen == ["1"])
+    loop.stop()
+
+
+def test_one_resource_is_never_worked_on_twice_at_once_and_no_wake_up_is_lost(store: Store, clock: Clock) -> None:
+    inside = 0
+    most = 0
+    seen = 0
+    gate = threading.Event()
+    lock = threading.Lock()
+
+    def step(name: str) -> Next:
+        nonlocal inside, most, seen
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        gate.wait(DEADLINE_S)
+        with lock:
+            inside -= 1
+            seen += 1
+        return Done()
+
+    loop = run(store, step)
+    wake(store, clock)
+    until(lambda: inside == 1)
+    for _ in range(10):
+        wake(store, clock)
+    gate.set()
+    until(lambda: seen == 2 and loop.idle() and store.pending_wakes() == [])
+    assert most == 1
+    loop.stop()
+
+
+def test_failures_are_tried_again_and_keep_the_wake_up(store: Store, clock: Clock) -> None:
+    attempts: list[float] = []
+
+    def step(name: str) -> Next:
+        attempts.append(time.monotonic())
+        if len(attempts) < 3:
+            assert store.pending_wakes()
+            raise HostError("not yet")
+        return Done()
+
+    loop = run(store, step)
+    wake(store, clock)
+    until(lambda: len(attempts) == 3 and store.pending_wakes() == [])
+    assert attempts[1] - attempts[0] >= 0.2
+    assert attempts[2] - attempts[1] >= 0.4
+    loop.stop()
+
+
+def test_a_wake_up_comes_before_a_timer(store: Store, clock: Clock) -> None:
+    seen: list[float] = []
+    loop = run(store, lambda name: seen.append(time.monotonic()) or Again(3600))
+    wake(store, clock)
+    until(lambda: len(seen) == 1)
+    wake(store, clock)
+    until(lambda: len(seen) == 2)
+    loop.stop()
+
+
+def test_many_resources_at_once(store: Store, clock: Clock) -> None:
+    seen: set[str] = set()
+    loop = run(store, lambda name: seen.add(name) or Done())
+    with store.write() as tx:
+        for number in range(1000):
+            tx.wake(Account(id=str(number), created=clock()))
+    until(lambda: len(seen) == 1000 and store.pending_wakes() == [])
+    loop.stop()
+
+
+def test_stopping_lets_the_step_in_flight_finish(store: Store, clock: Clock) -> None:
+    began, finish, finished = threading.Event(), threading.Event(), threading.Event()
+
+    def step(name: str) -> Next:
+        began.set()
+        finish.wait(DEADLINE_S)
+        finished.set()
+        return Done()
+
+    loop = run(store, step, workers=1)
+    wake(store, clock)
+    wake(store, clock, "2")
+    assert began.wait(DEADLINE_S)
+    stopper = threading.Thread(target=loop.stop)
+    stopper.start()
+    finish.set()
+    stopper.join(DEADLINE_S)
+    assert finished.is_set()
+    assert [wake_[1] for wake_ in store.pending_wakes()] == ["2"]
