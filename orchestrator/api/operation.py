@@ -345,9 +345,9 @@ def describe(
 ) -> Callable[[Callable[[Call, R], Answer]], Callable[[Call, R], Answer]]:
     """Declare the plain Describe of a kind: by ids, filters and pages; the function shows one resource.
 
-    `ids_parameter` is the request's list of ids ("VolumeIds"), `answer` the member that lists what was found. Filters on
-    what other resources say take a function that makes their table for a call. With `ids_or_pages`, ids and MaxResults
-    do not go together.
+    `ids_parameter` is the request's list of ids ("VolumeIds"), `answer` the member that lists what was found. Filters
+    on what other resources say take a function that makes their table for a call. With `ids_or_pages`, ids and
+    MaxResults do not go together.
     """
     keyword = xform_name(ids_parameter)
 
