@@ -98,6 +98,7 @@ class _Conversation(web.RequestHandler):
             loop=loop,
             access_log=None,  # type: ignore[arg-type]
             keepalive_timeout=conversations.patience_s,
+            tcp_keepalive=False,
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_LINE_BYTES,
             max_headers=MAX_HEADERS,
@@ -185,7 +186,7 @@ class _Conversations(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        # The path is read as the guest sent it. What else a URL can hold is kept from code that would interpret it.
+        # The path is read as the guest sent it. A parsed URL is kept from BaseRequest, which fails on some hosts in it.
         return web.BaseRequest(message._replace(url=_NO_URL), payload, protocol, writer, task, self._loop)
 
 
@@ -276,9 +277,11 @@ class MetadataServer:
             if vpc_id in self._listeners and _is_taken(error):
                 return
             raise
+        opening = asyncio.run_coroutine_threadsafe(self.serve(vpc_id, listener), loop)
         try:
-            asyncio.run_coroutine_threadsafe(self.serve(vpc_id, listener), loop).result(OPEN_TIMEOUT_S)
+            opening.result(OPEN_TIMEOUT_S)
         except BaseException:
+            opening.cancel()
             listener.close()
             raise
 
@@ -289,7 +292,7 @@ class MetadataServer:
 
     def vpcs(self) -> list[str]:
         """The VPCs that are answered."""
-        return sorted(list(self._listeners))
+        return sorted(self._listeners)
 
     # --- answers ---
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -47,8 +48,6 @@ def test_every_character_counts(clock: Any) -> None:
 
 @given(st.text(max_size=80) | st.text(min_size=56, max_size=56))
 def test_nonsense_is_refused(token: str) -> None:
-    from datetime import UTC, datetime
-
     assert not Tokens(SECRET, lambda: datetime(2026, 1, 1, tzinfo=UTC)).check(ME, token)
 
 
