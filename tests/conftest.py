@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 import boto3
 import pytest
+
+from orchestrator.api.signature import sign
 
 
 class Clock:
@@ -52,7 +55,7 @@ class Serving:
     def start(self, deadline_s: float = 60.0) -> None:
         command = [sys.executable, "-m", "orchestrator", "serve", "--state-dir", str(self.state_dir)]
         port = self.endpoint.rpartition(":")[2] or "0"
-        self.log = open(self.state_dir.with_suffix(".log"), "a")
+        self.log = self.state_dir.with_suffix(".log").open("a")  # closed by `end`
         self.process = subprocess.Popen(
             [*command, "--port", port, *self.flags],
             stdout=subprocess.PIPE,
@@ -94,6 +97,31 @@ class Serving:
     @property
     def log_text(self) -> str:
         return self.state_dir.with_suffix(".log").read_text()
+
+
+def orc(deployment: Serving, action: str, **body: Any) -> dict[str, Any]:
+    """Call an action of the service of our own."""
+    keys = json.loads((deployment.state_dir / "credentials.json").read_text())
+    data = json.dumps(body).encode()
+    headers = {
+        "Host": deployment.endpoint.rpartition("/")[2],
+        "Content-Type": "application/x-amz-json-1.1",
+        "X-Amz-Target": f"Orchestrator_20261101.{action}",
+    }
+    headers |= sign(
+        "POST",
+        deployment.endpoint + "/",
+        headers,
+        data,
+        access_key=keys["access_key_id"],
+        secret_key=keys["secret_access_key"],
+        region=keys["region"],
+        service="orc",
+    )
+    request = urllib.request.Request(deployment.endpoint + "/", data, headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        found: dict[str, Any] = json.loads(answer.read())
+        return found
 
 
 @pytest.fixture

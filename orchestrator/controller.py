@@ -1,0 +1,287 @@
+"""The controller: every room put together, started in order and ended in order.
+
+    store -> host -> networks, instances, builds, layers -> loop
+                         ^                                    |
+                  metadata server                        gateway (HTTP)
+
+One process. The asyncio loop carries the API, the metadata servers and the streams; reconcilers and API calls run in
+threads. Guests do not depend on it: they run on when it ends, and are found again when it starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from aiohttp import web
+
+from orchestrator.api.gateway import Gateway
+from orchestrator.api.operation import Settings
+from orchestrator.config import Config
+from orchestrator.host import Host, ranges
+from orchestrator.metadata.server import MetadataServer
+from orchestrator.model.account import ANONYMOUS_ACCOUNT, AccessKey, Account
+from orchestrator.model.image import Build, Layer
+from orchestrator.model.instance import Instance
+from orchestrator.model.lifecycle import State
+from orchestrator.model.vpc import Vpc
+from orchestrator.reconcile.build import Builds, register_catalogue
+from orchestrator.reconcile.instance import Instances, Limits
+from orchestrator.reconcile.layer import Layers
+from orchestrator.reconcile.loop import Loop
+from orchestrator.reconcile.network import Networks
+from orchestrator.store import Store
+
+log = logging.getLogger(__name__)
+
+API_THREADS = 16
+SIMULATED_RANGE = "198.18.0.0/16"  # on the in-memory host nothing is routed, so it may be large
+GRACE_S = 20.0  # for requests and steps in flight, when told to end
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class RealHostView:
+    """What API operations may see of the host."""
+
+    host: Host
+
+    def console(self, instance_id: str) -> bytes:
+        return self.host.compute.console(instance_id)
+
+    def screenshot(self, instance_id: str) -> bytes:
+        return self.host.compute.screenshot(instance_id)
+
+    def console_socket(self, instance_id: str) -> socket.socket:
+        return self.host.compute.console_socket(instance_id)
+
+    def connect(self, vpc_id: str, address: str, port: int, timeout_s: float) -> socket.socket:
+        return self.host.network.connect(vpc_id, address, port, timeout_s)
+
+    def recipes(self) -> list[str]:
+        return self.host.storage.recipes()
+
+    def receive_upload(self, upload_id: str, chunks: Iterator[bytes], limit_bytes: int) -> str:
+        return self.host.storage.receive_upload(upload_id, chunks, limit_bytes)
+
+
+def open_store(config: Config) -> Store:
+    # Others may pass through, since QEMU runs as another user; what is secret is closed file by file.
+    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
+    return Store(config.state_dir / "orchestrator.db")
+
+
+def deployment_id(store: Store) -> str:
+    """Eight hexadecimal digits by which this deployment knows its own things on the host."""
+    known = store.meta("deployment")
+    if known is None:
+        known = secrets.token_hex(4)
+        store.set_meta("deployment", known)
+    return known
+
+
+def settle_public_range(config: Config, store: Store) -> Config:
+    """`config` with the range in the place of `auto`: chosen at the first start that needs one, and kept."""
+    if config.public_range != "auto":
+        return config
+    known = store.meta("public_range")
+    if known is None:
+        known = str(ranges.choose()) if config.host == "libvirt" else SIMULATED_RANGE
+        store.set_meta("public_range", known)
+    return replace(config, public_range=known)
+
+
+def credentials_file(config: Config) -> Path:
+    return config.state_dir / "credentials.json"
+
+
+def first_credentials(store: Store, config: Config, endpoint: str) -> str:
+    """The account that the deployment starts with. Its key is made once; the file also says where the API is."""
+    path = credentials_file(config)
+    account = store.meta("account")
+    if account is None:
+        account = ANONYMOUS_ACCOUNT if config.auth == "any" else str(10**11 + secrets.randbelow(9 * 10**11))
+        key = AccessKey(
+            id="AKIA" + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16)),
+            account=account,
+            created=utc_now(),
+            secret=secrets.token_urlsafe(30),
+        )
+        with store.write() as tx:
+            tx.put(Account(id=account, account=account, name="first", created=utc_now()))
+            tx.put(key)
+        store.set_meta("account", account)
+    keys = [key for key in store.all(AccessKey, account=account) if not key.user]
+    document = {
+        "account": account,
+        "access_key_id": keys[0].id,
+        "secret_access_key": keys[0].secret,
+        "region": next(iter(config.region_zones())),
+        "endpoint": endpoint,
+    }
+    fresh = path.with_suffix(".new")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(document, file, indent=1)
+    fresh.replace(path)
+    return account
+
+
+class Controller:
+    """Everything of one deployment; `run` serves until it is told to end."""
+
+    def __init__(self, config: Config, store: Store, host: Host, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self.config = config
+        self.store = store
+        self.host = host
+        self._clock = clock
+        self._stopped: asyncio.Event | None = None
+        self._event_loop: asyncio.AbstractEventLoop | None = None
+        self.endpoint = ""
+
+    def stop(self) -> None:
+        """From any thread: finish what is in flight, then let `run` return."""
+        if self._event_loop is not None and self._stopped is not None:
+            self._event_loop.call_soon_threadsafe(self._stopped.set)
+
+    async def run(self, ready: Callable[[str], None] = lambda endpoint: None) -> None:
+        """Serve; `ready` is called once with the endpoint's URL when it answers."""
+        event_loop = self._event_loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        event_loop.set_default_executor(ThreadPoolExecutor(max_workers=API_THREADS, thread_name_prefix="api"))
+        async with AsyncExitStack() as stack:
+            instances: list[Instances] = []
+            metadata = MetadataServer(
+                self.store, self._clock, lambda name, phase: instances[0].saw(name, phase), self.config.state_dir
+            )
+            networks = Networks(self.store, self.host.network, metadata)
+            instances.append(Instances(self.store, self.host, networks, self._clock, self._limits()))
+            builds = Builds(self.store, self.host.storage, self._clock)
+            layers = Layers(self.store, self.host.storage)
+            steps = {
+                Instance.KIND: instances[0].step,
+                Vpc.KIND: networks.step,
+                Build.KIND: builds.step,
+                Layer.KIND: layers.step,
+            }
+            loop = Loop(self.store, steps, workers=self.config.workers)
+            gateway = Gateway(
+                self.store,
+                self._settings(),
+                RealHostView(self.host),
+                self._clock,
+                any_credentials=self.config.auth == "any",
+            )
+            metadata.start(event_loop)
+            stack.push_async_callback(metadata.stop)
+            gc.freeze()  # models and the store's rows stay: no collection needs to look at them again
+            self._look_at_everything(loop)
+            self.host.compute.watch(lambda name: loop.wake(Instance.KIND, name))
+            loop.start()
+            stack.push_async_callback(event_loop.run_in_executor, None, loop.stop, GRACE_S)
+
+            runner = web.AppRunner(gateway.application(), access_log=None, shutdown_timeout=GRACE_S)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            site = web.TCPSite(runner, self.config.address, self.config.port, ssl_context=self._tls())
+            await site.start()
+            port = runner.addresses[0][1]
+            self.endpoint = self.config.endpoint.rpartition(":")[0] + f":{port}"
+            account = first_credentials(self.store, self.config, self.endpoint)
+            register_catalogue(self.store, self.host.storage, account, self._clock())
+
+            for number in (signal.SIGTERM, signal.SIGINT):
+                event_loop.add_signal_handler(number, self._stopped.set)
+            ready(self.endpoint)
+            await self._stopped.wait()
+            log.info("ending: requests and steps in flight are finished first; guests go on running")
+
+    def _limits(self) -> Limits:
+        return Limits(
+            stop=timedelta(seconds=self.config.stop_timeout_s),
+            reboot=timedelta(seconds=self.config.reboot_timeout_s),
+            terminated_kept=timedelta(seconds=self.config.terminated_kept_s),
+        )
+
+    def _settings(self) -> Settings:
+        processors, memory_mib = self.host.compute.capacity()
+        return Settings(
+            regions=self.config.region_zones(),
+            any_region=self.config.auth == "any",
+            endpoint=self.config.endpoint,
+            public_range=IPv4Network(self.config.public_range),
+            processors=processors * self.config.cpu_overcommit,
+            memory_mib=memory_mib * self.config.memory_overcommit,
+        )
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if not self.config.tls_certificate:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.config.tls_certificate, self.config.tls_key)
+        return context
+
+    def _look_at_everything(self, loop: Loop) -> None:
+        """Whatever happened while nobody looked: every resource with something behind it is looked at once."""
+        settled = (State.STOPPED,)
+        loop.wake_all((Instance.KIND, i.id) for i in self.store.all(Instance) if i.state not in settled)
+        loop.wake_all((Build.KIND, b.id) for b in self.store.all(Build) if b.state in ("pending", "running"))
+        loop.wake_all((Vpc.KIND, vpc_id) for vpc_id in self.host.network.routers())
+
+
+def build_host(config: Config, deployment: str, accelerator: Callable[[], str]) -> Host:
+    """The host that the configuration names. `accelerator` is asked only for a real one."""
+    if config.host == "memory":
+        from orchestrator.host.memory import memory_host
+
+        return memory_host()
+    from orchestrator.host.libvirt import LibvirtCompute, qemu_owner
+    from orchestrator.host.netns import NetnsNetwork
+    from orchestrator.host.qcow2 import QcowStorage
+
+    run_dir = Path("/run") / f"orc-{deployment}"
+    run_dir.mkdir(mode=0o711, exist_ok=True)
+    with ExitStack() as undo:
+        storage = QcowStorage(config.state_dir, images_dir(config), owner=qemu_owner(config.libvirt_uri))
+        network = NetnsNetwork(
+            deployment,
+            run_dir / "routers",
+            public_range=IPv4Network(config.public_range),
+            egress=config.network_egress == "on",
+        )
+        undo.callback(network.close)
+        compute = LibvirtCompute(
+            uri=config.libvirt_uri,
+            deployment=deployment,
+            files=storage,
+            run_dir=run_dir / "serial",
+            console_dir=config.state_dir / "consoles",
+            accelerator=accelerator(),
+            memory_overcommit=config.memory_overcommit,
+        )
+        undo.pop_all()
+    return Host(compute=compute, storage=storage, network=network)
+
+
+def images_dir(config: Config) -> Path:
+    """Where the recipes are: as configured, beside a checkout, or in the installed package."""
+    if config.images_dir:
+        return Path(config.images_dir)
+    here = Path(__file__).resolve().parent
+    return next((path for path in (here.parent / "images", here / "_images") if path.is_dir()), here / "_images")
