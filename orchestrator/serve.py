@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+from aiohttp.http_exceptions import HttpProcessingError
 
 from orchestrator.config import Config
 from orchestrator.controller import Controller, build_host, deployment_id, open_store, settle_public_range
@@ -43,6 +44,12 @@ def set_up_logging(config: Config) -> None:
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
     for noisy in ("aiohttp.access", "botocore", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(_is_our_fault)
+
+
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    """What is no HTTP is the caller's affair: it is answered, and not logged."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def serve(config: Config) -> int:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -94,34 +96,58 @@ class Serving:
         }
         return boto3.client(service, **(given | changes))  # type: ignore[call-overload]
 
+    def orc(self, action: str, **body: Any) -> dict[str, Any]:
+        """Call an action of the service of our own."""
+        keys = json.loads((self.state_dir / "credentials.json").read_text())
+        data = json.dumps(body).encode()
+        headers = {
+            "Host": self.endpoint.rpartition("/")[2],
+            "Content-Type": "application/x-amz-json-1.1",
+            "X-Amz-Target": f"Orchestrator_20261101.{action}",
+        }
+        headers |= sign(
+            "POST",
+            self.endpoint + "/",
+            headers,
+            data,
+            access_key=keys["access_key_id"],
+            secret_key=keys["secret_access_key"],
+            region=keys["region"],
+            service="orc",
+        )
+        request = urllib.request.Request(self.endpoint + "/", data, headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            found: dict[str, Any] = json.loads(answer.read())
+            return found
+
+    def orc_refused(self, action: str, **body: Any) -> tuple[str, str]:
+        """Code and message of the error that it must end with."""
+        try:
+            answer = self.orc(action, **body)
+        except urllib.error.HTTPError as error:
+            with error:
+                found = json.loads(error.read())
+            return found["__type"], found["message"]
+        raise AssertionError(f"{action} was not refused: {answer}")
+
+    def until_built(self, build_id: str, deadline_s: float = 60.0) -> dict[str, Any]:
+        """The build once it has ended."""
+        deadline = time.monotonic() + deadline_s
+        pause = threading.Event()
+        while True:
+            found: dict[str, Any] = self.orc("DescribeBuilds", BuildIds=[build_id])["Builds"][0]
+            if found["State"] not in ("pending", "running"):
+                return found
+            assert time.monotonic() < deadline, f"the build does not end: {found}"
+            pause.wait(0.05)
+
     @property
     def log_text(self) -> str:
         return self.state_dir.with_suffix(".log").read_text()
 
 
 def orc(deployment: Serving, action: str, **body: Any) -> dict[str, Any]:
-    """Call an action of the service of our own."""
-    keys = json.loads((deployment.state_dir / "credentials.json").read_text())
-    data = json.dumps(body).encode()
-    headers = {
-        "Host": deployment.endpoint.rpartition("/")[2],
-        "Content-Type": "application/x-amz-json-1.1",
-        "X-Amz-Target": f"Orchestrator_20261101.{action}",
-    }
-    headers |= sign(
-        "POST",
-        deployment.endpoint + "/",
-        headers,
-        data,
-        access_key=keys["access_key_id"],
-        secret_key=keys["secret_access_key"],
-        region=keys["region"],
-        service="orc",
-    )
-    request = urllib.request.Request(deployment.endpoint + "/", data, headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        found: dict[str, Any] = json.loads(answer.read())
-        return found
+    return deployment.orc(action, **body)
 
 
 @pytest.fixture

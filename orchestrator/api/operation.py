@@ -103,6 +103,7 @@ class Call:
     source: str
     settings: Settings
     host: HostView
+    prepared: Any = None  # what the operation's `beforehand` made
 
     @property
     def tx(self) -> Transaction:
@@ -152,6 +153,7 @@ class Operation:
     handler: Handler
     writes: bool
     listing: bool  # takes Filters, MaxResults and NextToken
+    beforehand: Callable[[Mapping[str, Any]], Any] | None = None  # slow work, done before the transaction
     names: Mapping[str, str] = field(default_factory=dict)  # CamelCase member -> keyword
 
     def bind(self, model: ServiceModel) -> Operation:
@@ -188,12 +190,21 @@ _DECLARED: dict[tuple[str, str], Operation] = {}
 
 
 def operation(
-    name: str, *, service: str = "ec2", writes: bool = False, listing: bool = False
+    name: str,
+    *,
+    service: str = "ec2",
+    writes: bool = False,
+    listing: bool = False,
+    beforehand: Callable[[Mapping[str, Any]], Any] | None = None,
 ) -> Callable[[Handler], Handler]:
-    """Declare that the function answers an operation of a service."""
+    """Declare that the function answers an operation of a service.
+
+    `beforehand` gets the request's parameters and does what is slow and writes nothing, while others may still write;
+    the function finds its result in `call.prepared`.
+    """
 
     def declare(handler: Handler) -> Handler:
-        _DECLARED[(service, name)] = Operation(service, name, handler, writes, listing)
+        _DECLARED[(service, name)] = Operation(service, name, handler, writes, listing, beforehand)
         return handler
 
     return declare
@@ -216,6 +227,8 @@ def dispatch(store: Store, bound: Operation, call: Call) -> Answer:
         return answer
     token = call.params.get("ClientToken")
     scope = f"{call.account}/{call.region}/{call.service}/{call.action}"
+    if bound.beforehand is not None:
+        call = replace(call, prepared=bound.beforehand(call.params))
     with store.write() as tx:
         call = replace(call, db=tx)
         if token and (spent := store.token(scope, token)):

@@ -9,7 +9,8 @@ import base64
 import binascii
 import hashlib
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -56,7 +57,14 @@ def _named(call: Call, name: str) -> KeyPair | None:
     return next(iter(call.mine(KeyPair, name=name, account=call.account)), None)
 
 
-@operation("CreateKeyPair", writes=True)
+def _generate(params: Mapping[str, Any]) -> PrivateKey:
+    """A large RSA key takes a tenth of a second: nobody should wait for the store meanwhile."""
+    if params.get("KeyType") == "ed25519":
+        return Ed25519PrivateKey.generate()
+    return generate_private_key(public_exponent=65537, key_size=RSA_BITS)
+
+
+@operation("CreateKeyPair", writes=True, beforehand=_generate)
 def create_key_pair(
     call: Call,
     *,
@@ -71,13 +79,8 @@ def create_key_pair(
     one_of("KeyFormat", key_format, ("pem",))
     _check_name(call, key_name)
     tags = tags_at_creation(tag_specifications, "key-pair")["key-pair"]
-    private: PrivateKey
-    if key_type == "rsa":
-        private = generate_private_key(public_exponent=65537, key_size=RSA_BITS)
-        layout = PrivateFormat.TraditionalOpenSSL
-    else:
-        private = Ed25519PrivateKey.generate()
-        layout = PrivateFormat.OpenSSH
+    private: PrivateKey = call.prepared
+    layout = PrivateFormat.TraditionalOpenSSL if key_type == "rsa" else PrivateFormat.OpenSSH
     kept = _keep(call, key_name, private.public_key(), fingerprint_of_private(private), tags)
     # EC2's material has no line feed at its end; OpenSSH's own format is not read without one.
     material = private.private_bytes(Encoding.PEM, layout, NoEncryption()).decode()
