@@ -53,8 +53,8 @@ def configuration() -> str:
         "",
         NOTE,
         "Defaults, then a file (TOML; `--config`, `ORC_CONFIG`, `/etc/orchestrator/config.toml` or "
-        "`~/.config/orchestrator/config.toml`), then the environment, then flags. A key `a.b` is `b` in the file's `[a]` "
-        "table. `orc config` shows the effective values and where each came from.",
+        "`~/.config/orchestrator/config.toml`), then the environment, then flags. A key `a.b` is `b` in the file's "
+        "`[a]` table. `orc config` shows the effective values and where each came from.",
         "",
         "| key | environment | flag | default | meaning |",
         "|---|---|---|---|---|",
@@ -74,8 +74,8 @@ def api_operations() -> str:
         "# Operations",
         "",
         NOTE,
-        "Every other operation of these services answers `UnsupportedOperation`. A parameter that is not listed is refused, "
-        "naming it. `DryRun` and `ClientToken` are taken wherever the service's model has them; operations that list "
+        "Every other operation of these services answers `UnsupportedOperation`. A parameter that is not listed is "
+        "refused, naming it. `DryRun` and `ClientToken` are taken wherever the service's model has them; operations that list "
         "resources take `Filters`, `MaxResults` and `NextToken` where it has them.",
         "",
     ]

@@ -167,9 +167,12 @@ class Controller:
         event_loop.set_default_executor(ThreadPoolExecutor(max_workers=API_THREADS, thread_name_prefix="api"))
         async with AsyncExitStack() as stack:
             instances: list[Instances] = []
-            metadata = MetadataServer(
-                self.store, self._clock, lambda name, phase: instances[0].saw(name, phase), self.config.state_dir
-            )
+
+            def saw(instance_id: str, phase: str) -> None:
+                instances[0].saw(instance_id, phase)
+                loop.wake(Instance.KIND, instance_id)  # a step writes it down
+
+            metadata = MetadataServer(self.store, self._clock, saw, self.config.state_dir)
             networks = Networks(self.store, self.host.network, metadata)
             instances.append(Instances(self.store, self.host, networks, self._clock, self._limits()))
             builds = Builds(self.store, self.host.storage, self._clock)
@@ -255,7 +258,7 @@ def build_host(config: Config, deployment: str, accelerator: Callable[[], str]) 
     from orchestrator.host.netns import NetnsNetwork
     from orchestrator.host.qcow2 import QcowStorage
 
-    run_dir = Path("/run") / f"orc-{deployment}"
+    run_dir = run_directory(deployment)
     run_dir.mkdir(mode=0o711, exist_ok=True)
     with ExitStack() as undo:
         storage = QcowStorage(config.state_dir, images_dir(config), owner=qemu_owner(config.libvirt_uri))
@@ -277,6 +280,11 @@ def build_host(config: Config, deployment: str, accelerator: Callable[[], str]) 
         )
         undo.pop_all()
     return Host(compute=compute, storage=storage, network=network)
+
+
+def run_directory(deployment: str) -> Path:
+    """Sockets and what routers run on: kept until the host boots, and short, as a socket's path must be."""
+    return Path("/run") / f"orc-{deployment}"
 
 
 def images_dir(config: Config) -> Path:

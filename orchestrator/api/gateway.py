@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 from botocore.model import ServiceModel
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -95,6 +95,7 @@ class Gateway:
         self._models = load_models()
         operations.load()
         self._operations: dict[tuple[str, str], Operation] = bind_operations(self._models)
+        self._streams: set[web.WebSocketResponse] = set()
         self.registry = CollectorRegistry()
         self._calls = Counter("orc_api_calls_total", "API calls", ["service", "action", "code"], registry=self.registry)
         self._seconds = Histogram("orc_api_seconds", "Time to answer", ["service", "action"], registry=self.registry)
@@ -240,6 +241,7 @@ class Gateway:
     def application(self) -> web.Application:
         """The aiohttp application. API calls run in threads, so that a slow one holds nobody up."""
         application = web.Application(client_max_size=MAX_BODY_BYTES)
+        application.on_shutdown.append(self._close_streams)
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/metrics", self._metrics)
         application.router.add_put("/upload", self._upload)
@@ -349,25 +351,36 @@ class Gateway:
             return _stream_error(error)
         reader, writer = await asyncio.open_connection(sock=guest)
         stream = web.WebSocketResponse(max_msg_size=CHUNK_BYTES)
-        await stream.prepare(request)
 
         async def outward() -> None:
             while data := await reader.read(65536):
                 await stream.send_bytes(data)
-            await stream.close()
 
-        sending = asyncio.create_task(outward())
-        try:
+        async def inward() -> None:
             async for message in stream:
                 if message.type is WSMsgType.BINARY:
                     writer.write(message.data)
                     await writer.drain()
-        except ConnectionError:
-            log.debug("the other end of a stream to %s went away", request.match_info["instance"])
+
+        try:
+            await stream.prepare(request)
+            self._streams.add(stream)
+            ways = [asyncio.create_task(outward()), asyncio.create_task(inward())]
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            for way in ways:
+                way.cancel()
+            for ended in await asyncio.gather(*ways, return_exceptions=True):
+                if isinstance(ended, Exception):
+                    log.debug("a stream to %s was lost: %s", request.match_info["instance"], ended)
+            await stream.close()
         finally:
-            sending.cancel()
+            self._streams.discard(stream)
             writer.close()
         return stream
+
+    async def _close_streams(self, _: web.Application) -> None:
+        """They would last as long as people talk."""
+        await asyncio.gather(*(stream.close(code=WSCloseCode.GOING_AWAY) for stream in tuple(self._streams)))
 
 
 def _service(request: Request, credential: Credential | None) -> str:

@@ -1,0 +1,295 @@
+"""How a host does it: the words that reconcilers use, and the errors that they get.
+
+Three Protocols, each implemented twice: for libvirt, qcow2 files and network namespaces, and in memory for tests and
+simulation (`memory.py`). Every object is named after the id that it serves, so what nobody owns can be found. Every
+call is idempotent: asked for what is so already, it changes nothing.
+
+This room knows nothing of the store and nothing of the API.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class HostError(Exception):
+    """The host could not do it. `retryable` when the same call may succeed later."""
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class CapacityError(HostError):
+    """The host has no room for it (memory, disk, processors): trying again at once is of no use."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=False)
+
+
+# --- compute -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """A layer as a virtio disk. `target` is the guest's name for it (vda); `serial` is at most 20 characters."""
+
+    layer: str
+    target: str
+    serial: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nic:
+    """A tap on a segment; `port` names the tap."""
+
+    port: str
+    segment: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectKernel:
+    """The kernel and ramdisk that a guest starts on without a boot loader: those that came with `layer`."""
+
+    layer: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """A virtual machine to run. `uuid` starts with ec2, and so does the serial number made of it."""
+
+    name: str
+    uuid: str
+    vcpus: int
+    cores: int
+    threads: int
+    memory_mib: int
+    cpu_share_percent: int = 100  # of its vcpus, under contention and above
+    disks: tuple[Disk, ...]
+    nics: tuple[Nic, ...]
+    kernel: DirectKernel | None = None
+    product_name: str = ""  # SMBIOS product: the instance type
+    asset_tag: str = ""  # SMBIOS chassis asset tag: the instance id, as on Nitro
+
+
+class Power(StrEnum):
+    RUNNING = "running"
+    PAUSED = "paused"
+    OFF = "off"  # defined, not running
+
+
+class OffReason(StrEnum):
+    """Why a machine is off."""
+
+    GUEST = "guest"  # the guest powered itself off, by itself or because it was asked to
+    DESTROYED = "destroyed"  # somebody pulled the plug
+    CRASHED = "crashed"
+    FAILED = "failed"  # it could not be started
+    UNKNOWN = "unknown"  # nobody was there to see it: the host has started anew
+
+
+@dataclass(frozen=True, slots=True)
+class MachineStatus:
+    name: str
+    power: Power
+    off_reason: OffReason | None = None
+    resets: int = 0  # how often the guest was reset since this process began to watch it
+
+
+class Compute(Protocol):
+    def start(self, machine: Machine) -> None:
+        """Define and start it; one that runs already is left alone. Raises CapacityError when it cannot fit."""
+
+    def ask_to_stop(self, name: str) -> None:
+        """Press the power button. Returns at once; the guest may ignore it."""
+
+    def ask_to_reboot(self, name: str) -> None:
+        """Press the power button and start again once the guest is off. Returns at once."""
+
+    def reset(self, name: str) -> None:
+        """Press the reset button."""
+
+    def remove(self, name: str) -> None:
+        """Pull the plug if it runs, and forget it. Its console's file stays until `forget`."""
+
+    def forget(self, name: str) -> None:
+        """Remove what is kept of a machine that is gone: its console's file."""
+
+    def observe(self, name: str) -> MachineStatus | None:
+        """What is so now; None when it is not defined."""
+
+    def names(self) -> list[str]:
+        """The machines of this deployment that are defined."""
+
+    def console(self, name: str, limit_bytes: int = 65536) -> bytes:
+        """The last bytes that the guest wrote to its serial port; empty when there are none."""
+
+    def console_socket(self, name: str) -> socket.socket:
+        """The live serial port, both ways: a connected stream socket."""
+
+    def screenshot(self, name: str) -> bytes:
+        """The screen as a JPEG."""
+
+    def watch(self, wake: Callable[[str], None]) -> None:
+        """From now on call `wake(name)`, from any thread, when a machine may have changed."""
+
+    def capacity(self) -> tuple[int, int]:
+        """Processors and MiB of memory of the host in all."""
+
+    def accelerator(self) -> str:
+        """kvm or tcg."""
+
+    def close(self) -> None: ...
+
+
+# --- storage -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStatus:
+    name: str
+    size_bytes: int  # virtual
+    own_bytes: int  # on the file system
+    parent: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltImage:
+    """What a recipe or an import left: a layer, and a kernel and ramdisk where it starts on those."""
+
+    size_bytes: int
+    sha512: str
+    root_device: str
+    login_user: str
+    description: str
+    kernel_arguments: str | None  # None: it boots from its disk
+
+
+class Storage(Protocol):
+    def create_layer(self, name: str, *, size_bytes: int, parent: str = "") -> None:
+        """A new writable layer on `parent`, or an empty one; grown to `size_bytes`, never shrunk."""
+
+    def remove_layer(self, name: str) -> None: ...
+
+    def observe_layer(self, name: str) -> LayerStatus | None: ...
+
+    def layers(self) -> list[str]: ...
+
+    def catalogue(self) -> dict[str, BuiltImage]:
+        """Images that are there without building (the in-memory host's); empty elsewhere."""
+
+    def recipes(self) -> list[str]:
+        """The names of the recipes that can be built here."""
+
+    def build_image(self, recipe: str, layer: str, progress: Callable[[str], None]) -> BuiltImage:
+        """Run a recipe; its disk becomes `layer`. Minutes. `progress` gets a line per phase."""
+
+    def receive_upload(self, upload: str, chunks: Iterator[bytes], limit_bytes: int) -> str:
+        """Keep an untrusted file until it is imported; its SHA-512. Raises HostError over the limit."""
+
+    def import_image(self, upload: str, file_format: str, layer: str, progress: Callable[[str], None]) -> BuiltImage:
+        """Read an uploaded file strictly as `file_format`, convert it in a sandbox, make it `layer`."""
+
+    def remove_kernel(self, layer: str) -> None:
+        """Drop the kernel and ramdisk that came with `layer`."""
+
+    def free_bytes(self) -> int: ...
+
+
+# --- network -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A link that machines are plugged into. All traffic between its ports passes the router."""
+
+    name: str
+    cidr: str
+    gateway: str  # the router's address on it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """Where one NIC is plugged in, and what it may send and receive."""
+
+    name: str
+    segment: str
+    mac: str
+    address: str
+    host_name: str  # what DHCP and DNS call it, without the domain
+    public_address: str = ""  # translated one to one at the uplink
+    public_name: str = ""  # resolves to `address` inside
+    check_addresses: bool = True  # only its own addresses may be its sources
+    policies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allow:
+    """Lets traffic in (or out) of the members of a policy. Ports are inclusive, -1 for all; for icmp, type and code."""
+
+    protocol: str  # tcp | udp | icmp | -1 | a number
+    from_port: int = -1
+    to_port: int = -1
+    peer_cidr: str = ""  # exactly one of peer_cidr and peer_policy
+    peer_policy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A stateful allow list that ports are members of."""
+
+    name: str
+    inbound: tuple[Allow, ...]
+    outbound: tuple[Allow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Router:
+    """One isolated network as a whole. Applying it makes the host equal to it; what it does not name is removed."""
+
+    name: str
+    cidr: str
+    segments: tuple[Segment, ...]
+    ports: tuple[Port, ...]
+    policies: tuple[Policy, ...]
+    domain: str
+    resolver: str  # the address that answers DNS, besides 169.254.169.253; empty: no DNS
+    uplink: bool = True  # the outside can be reached, by ports that have a public address
+
+
+class Network(Protocol):
+    def apply(self, router: Router) -> None: ...
+
+    def remove(self, router: str) -> None: ...
+
+    def routers(self) -> list[str]:
+        """The routers of this deployment that are there."""
+
+    def leaks(self, routers: set[str], ports: set[str]) -> list[str]:
+        """Objects of this deployment that belong to none of these: a line for people each ("tap eni-0123")."""
+
+    def remove_leaks(self, routers: set[str], ports: set[str]) -> None: ...
+
+    def listen(self, router: str, address: str, port: int) -> socket.socket:
+        """A listening TCP socket inside the router."""
+
+    def connect(self, router: str, address: str, port: int, timeout_s: float) -> socket.socket:
+        """A TCP connection made from inside the router. Raises OSError as `socket.connect` does."""
+
+    def close(self) -> None:
+        """Let go of what this process holds. Networks and guests stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The three together."""
+
+    compute: Compute
+    storage: Storage
+    network: Network

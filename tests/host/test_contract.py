@@ -1,0 +1,415 @@
+"""What a reconciler may rely on, of both hosts: the one in memory, and libvirt with qcow2 files.
+
+The libvirt one runs a guest of 512 bytes, a boot sector that is written out below. It says `ready` on its serial port,
+echoes what it is sent, powers itself off when its power button is pressed or it is sent a `p`, and resets on an `r`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from orchestrator.host import CapacityError, Compute, Disk, HostError, Machine, Nic, OffReason, Power, Storage
+from orchestrator.host.libvirt import LibvirtCompute, qemu_owner
+from orchestrator.host.links import bridge_name
+from orchestrator.host.memory import MemoryCompute, MemoryStorage
+from orchestrator.host.qcow2 import QcowStorage
+
+URI = "qemu:///system"
+GIB = 1 << 30
+
+BOOT_SECTOR = (
+    bytes.fromhex(
+        "fc 31c0 8ed8"  # cld; xor ax, ax; mov ds, ax
+        "ba0206 b80001 ef"  # out 0x602, 0x100: let ACPI report the power button
+        "be537c"  # mov si, text
+        "bafd03 ec a820 74fb"  # print: until the serial port takes a byte
+        "ac 84c0 7406"  # lodsb; at the text's end jump to main
+        "baf803 ee ebed"  # out 0x3f8, al; jump to print
+        "ba0006 ed f6c401 7517"  # main: in ax, 0x600; was the power button pressed? jump to off
+        "bafd03 ec a801 74ef"  # is there a byte on the serial port? else jump to main
+        "baf803 ec"  # in al, 0x3f8
+        "3c70 7407"  # p? jump to off
+        "3c72 740c"  # r? jump to reset
+        "ee ebe0"  # out 0x3f8, al; jump to main
+        "ba0406 b80020 ef ebfe"  # off: out 0x604, 0x2000: ACPI's S5
+        "baf90c b006 ee ebfe"  # reset: out 0xcf9, 6
+    )
+    + b"ready\r\n\0"
+).ljust(510, b"\0") + b"\x55\xaa"
+
+RECIPE = """
+description = "A boot sector"
+root_device = "/dev/xvda"
+user = "nobody"
+boot = "disk"
+"""
+BUILD = """#!/bin/sh
+echo "convert"
+exec qemu-img convert -f raw -O qcow2 boot.raw "$1/disk.qcow2"
+"""
+
+
+class Rig:
+    """A host to try, and what only tests do to it."""
+
+    compute: Compute
+    storage: Storage
+    segment: str
+
+    def __init__(self) -> None:
+        self.name = f"i-{uuid.uuid4().hex[:17]}"
+        self._changed = threading.Condition()
+        self.woken: list[str] = []
+
+    def wake(self, name: str) -> None:
+        with self._changed:
+            self.woken.append(name)
+            self._changed.notify_all()
+
+    def until(self, is_so: Callable[[], bool], deadline_s: float = 20) -> None:
+        end = time.monotonic() + deadline_s
+        while not is_so():
+            assert time.monotonic() < end, "it did not come to pass"
+            with self._changed:
+                self._changed.wait(0.05)
+
+    def until_power(self, power: Power) -> None:
+        def is_so() -> bool:
+            status = self.compute.observe(self.name)
+            return status is not None and status.power is power
+
+        self.until(is_so)
+
+    def until_ready(self, boots: int = 1) -> None:
+        """The guest listens; it has booted `boots` times in all."""
+        self.until(lambda: self.compute.console(self.name).count(self.greeting) >= boots)
+
+    def machine(self, **changes: object) -> Machine:
+        values: dict[str, object] = {
+            "name": self.name,
+            "uuid": f"ec2{uuid.uuid5(uuid.NAMESPACE_OID, self.name).hex[3:]}",
+            "vcpus": 1,
+            "cores": 1,
+            "threads": 1,
+            "memory_mib": 64,
+            "disks": (Disk(layer="layer-top", target="vda", serial="vol1"),),
+            "nics": (Nic(port=f"eni-{self.name[2:]}", segment=self.segment, mac="02:00:00:00:00:01"),),
+            "product_name": "t3.nano",
+            "asset_tag": self.name,
+        }
+        return Machine(**{**values, **changes})  # type: ignore[arg-type]
+
+    greeting = b""
+
+    def guest_powers_off(self) -> None: ...
+
+    def guest_echoes(self) -> None:
+        """It sends back what is waiting on its serial port."""
+
+
+class MemoryRig(Rig):
+    greeting = b"login:"
+    segment = "segment"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = MemoryCompute(memory_mib=1 << 20)
+        self.compute, self.storage = self.memory, MemoryStorage(strict=True)
+
+    def guest_powers_off(self) -> None:
+        self.memory.guest_powers_off(self.name)
+
+    def guest_echoes(self) -> None:
+        self.memory.guest_writes(self.name, self.memory.guest_serial(self.name).recv(100))
+
+
+class LibvirtRig(Rig):
+    greeting = b"ready"
+
+    def __init__(self, directory: Path, segment: str) -> None:
+        super().__init__()
+        self.segment = segment
+        recipe = directory / "images" / "tiny"
+        recipe.mkdir(parents=True)
+        (recipe / "recipe.toml").write_text(RECIPE)
+        (recipe / "boot.raw").write_bytes(BOOT_SECTOR.ljust(1 << 20, b"\0"))
+        (recipe / "build").write_text(BUILD)
+        (recipe / "build").chmod(0o755)
+        files = QcowStorage(directory / "state", directory / "images", owner=qemu_owner(URI))
+        self.storage = files
+        self.compute = LibvirtCompute(
+            uri=URI,
+            deployment=f"contract-{self.name}",
+            files=files,
+            run_dir=directory / "run",
+            console_dir=directory / "consoles",
+            accelerator="tcg",
+            validate=True,
+        )
+
+    def guest_powers_off(self) -> None:
+        self.until_ready()
+        with self.compute.console_socket(self.name) as serial:
+            serial.sendall(b"p")
+            self.until_power(Power.OFF)
+
+
+def memory_rig() -> Iterator[Rig]:
+    rig = MemoryRig()
+    yield rig
+    rig.compute.close()
+
+
+def libvirt_rig() -> Iterator[Rig]:
+    segment = f"subnet-{uuid.uuid4().hex[:17]}"
+    bridge = bridge_name(segment)
+    directory = Path(tempfile.mkdtemp(prefix="orc-"))
+    directory.chmod(0o711)  # QEMU's user passes through
+    subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=True)
+    subprocess.run(["ip", "link", "set", bridge, "up"], check=True)
+    rig = LibvirtRig(directory, segment)
+    try:
+        yield rig
+    finally:
+        for name in rig.compute.names():
+            rig.compute.remove(name)
+        rig.compute.close()
+        subprocess.run(["ip", "link", "delete", bridge], check=False)
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(params=["memory", pytest.param("libvirt", marks=pytest.mark.host)])
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    rigs = libvirt_rig() if request.param == "libvirt" else memory_rig()
+    rig = next(rigs)
+    rig.storage.build_image("tiny", "layer-base", lambda line: None)
+    rig.storage.create_layer("layer-top", size_bytes=2 * GIB, parent="layer-base")
+    rig.compute.watch(rig.wake)
+    yield rig
+    with suppress(StopIteration):
+        next(rigs)
+
+
+# --- compute -------------------------------------------------------------------------------------------------------
+
+
+def test_a_machine_lives(rig: Rig) -> None:
+    compute = rig.compute
+    assert compute.observe(rig.name) is None
+    assert compute.names() == []
+
+    compute.start(rig.machine())
+    status = compute.observe(rig.name)
+    assert status is not None
+    assert (status.power, status.off_reason, status.resets) == (Power.RUNNING, None, 0)
+    assert compute.names() == [rig.name]
+    rig.until(lambda: rig.name in rig.woken)
+
+    compute.start(rig.machine())  # runs already: nothing happens
+    rig.until_ready()
+    assert compute.console(rig.name).count(rig.greeting) == 1
+
+    compute.remove(rig.name)
+    assert compute.observe(rig.name) is None
+    assert compute.names() == []
+    compute.remove(rig.name)
+
+
+def test_the_power_button_ends_in_off_by_the_guest_and_it_starts_again(rig: Rig) -> None:
+    rig.compute.start(rig.machine())
+    rig.until_ready()
+    rig.compute.ask_to_stop(rig.name)
+    rig.until_power(Power.OFF)
+    status = rig.compute.observe(rig.name)
+    assert status is not None
+    assert status.off_reason is OffReason.GUEST
+    assert rig.compute.names() == [rig.name]
+    rig.compute.ask_to_stop(rig.name)  # off already
+
+    rig.compute.start(rig.machine(memory_mib=96))
+    status = rig.compute.observe(rig.name)
+    assert status is not None
+    assert (status.power, status.off_reason) == (Power.RUNNING, None)
+    rig.until_ready(boots=2)
+
+
+def test_a_guest_that_powers_itself_off_is_noticed(rig: Rig) -> None:
+    rig.compute.start(rig.machine())
+    rig.guest_powers_off()
+    rig.until_power(Power.OFF)
+    status = rig.compute.observe(rig.name)
+    assert status is not None
+    assert status.off_reason is OffReason.GUEST
+
+
+@pytest.mark.parametrize("how", ["ask_to_reboot", "reset"])
+def test_a_reboot_is_a_reset_that_is_counted(rig: Rig, how: str) -> None:
+    rig.compute.start(rig.machine())
+    rig.until_ready()
+    rig.woken.clear()
+    getattr(rig.compute, how)(rig.name)
+
+    def counted() -> bool:
+        status = rig.compute.observe(rig.name)
+        return status is not None and status.resets == 1 and status.power is Power.RUNNING
+
+    rig.until(counted)
+    rig.until(lambda: rig.name in rig.woken)
+    rig.until_ready(boots=2)
+
+
+def test_what_is_not_there_or_off_needs_nothing(rig: Rig) -> None:
+    for act in (rig.compute.ask_to_stop, rig.compute.ask_to_reboot, rig.compute.reset):
+        act(rig.name)
+    rig.compute.remove(rig.name)
+    rig.compute.forget(rig.name)
+    assert rig.compute.console(rig.name) == b""
+    with pytest.raises(HostError):
+        rig.compute.console_socket(rig.name)
+    with pytest.raises(HostError):
+        rig.compute.screenshot(rig.name)
+
+
+def test_the_console_outlives_the_machine_until_it_is_forgotten(rig: Rig) -> None:
+    rig.compute.start(rig.machine())
+    rig.until_ready()
+    whole = rig.compute.console(rig.name)
+    assert rig.greeting in whole
+    assert rig.compute.console(rig.name, 5) == whole[-5:]
+    rig.compute.remove(rig.name)
+    assert rig.greeting in rig.compute.console(rig.name)
+    rig.compute.forget(rig.name)
+    assert rig.compute.console(rig.name) == b""
+
+
+def test_the_serial_port_is_live_both_ways_and_what_is_written_is_kept(rig: Rig) -> None:
+    rig.compute.start(rig.machine())
+    rig.until_ready()
+    with rig.compute.console_socket(rig.name) as serial:
+        serial.settimeout(20)
+        serial.sendall(b"x")
+        rig.guest_echoes()
+        assert serial.recv(100) == b"x"
+    rig.until(lambda: rig.compute.console(rig.name).endswith(b"x"))
+    with rig.compute.console_socket(rig.name) as serial:  # and again, once the first has gone
+        serial.settimeout(20)
+        serial.sendall(b"y")
+        rig.guest_echoes()
+        assert serial.recv(100) == b"y"
+
+
+def test_a_machine_that_can_never_fit_is_a_matter_of_capacity(rig: Rig) -> None:
+    with pytest.raises(CapacityError) as caught:
+        rig.compute.start(rig.machine(memory_mib=1 << 30))
+    assert not caught.value.retryable
+    status = rig.compute.observe(rig.name)
+    assert status is None or status.power is Power.OFF
+
+
+def test_the_screen_is_a_jpeg(rig: Rig) -> None:
+    rig.compute.start(rig.machine())
+    rig.until_ready()
+    with Image.open(io.BytesIO(rig.compute.screenshot(rig.name))) as image:
+        assert image.format == "JPEG"
+
+
+def test_the_host_says_how_large_it_is(rig: Rig) -> None:
+    processors, memory_mib = rig.compute.capacity()
+    assert processors >= 1
+    assert memory_mib >= 64
+    assert rig.compute.accelerator() == "tcg"
+
+
+# --- storage -------------------------------------------------------------------------------------------------------
+
+
+def test_a_layer_lives(rig: Rig) -> None:
+    storage = rig.storage
+    storage.create_layer("layer-1", size_bytes=3 * GIB)
+    status = storage.observe_layer("layer-1")
+    assert status is not None
+    assert (status.name, status.size_bytes, status.parent) == ("layer-1", 3 * GIB, "")
+    assert "layer-1" in storage.layers()
+    storage.create_layer("layer-1", size_bytes=3 * GIB)  # is so already
+
+    storage.create_layer("layer-2", size_bytes=GIB, parent="layer-1")  # never smaller than its parent
+    status = storage.observe_layer("layer-2")
+    assert status is not None
+    assert (status.size_bytes, status.parent) == (3 * GIB, "layer-1")
+
+    for layer in ("layer-2", "layer-1", "layer-1"):
+        storage.remove_layer(layer)
+    assert storage.observe_layer("layer-1") is None
+    assert storage.layers() == ["layer-base", "layer-top"]
+    assert storage.free_bytes() > 0
+
+
+def test_a_layer_grows_and_never_shrinks(rig: Rig) -> None:
+    rig.storage.create_layer("layer-1", size_bytes=GIB)
+    for asked, had in ((2 * GIB, 2 * GIB), (GIB, 2 * GIB)):
+        rig.storage.create_layer("layer-1", size_bytes=asked)
+        status = rig.storage.observe_layer("layer-1")
+        assert status is not None
+        assert status.size_bytes == had
+
+
+def test_a_layer_needs_its_parent_and_keeps_it(rig: Rig) -> None:
+    with pytest.raises(HostError) as caught:
+        rig.storage.create_layer("layer-1", size_bytes=GIB, parent="layer-nobody")
+    assert not caught.value.retryable
+    with pytest.raises(HostError):
+        rig.storage.create_layer("layer-top", size_bytes=GIB)
+    with pytest.raises(HostError):
+        rig.storage.create_layer("layer-1", size_bytes=0)
+    assert rig.storage.layers() == ["layer-base", "layer-top"]
+
+
+def test_an_image_is_built_from_a_recipe(rig: Rig) -> None:
+    assert "tiny" in rig.storage.recipes()
+    lines: list[str] = []
+    built = rig.storage.build_image("tiny", "layer-1", lines.append)
+    status = rig.storage.observe_layer("layer-1")
+    assert status is not None
+    assert (status.size_bytes, status.parent) == (built.size_bytes, "")
+    assert len(built.sha512) == 128
+    assert lines
+    rig.storage.remove_kernel("layer-1")
+    with pytest.raises(HostError):
+        rig.storage.build_image("nothing", "layer-2", lines.append)
+
+
+def test_an_uploaded_file_becomes_a_layer(rig: Rig) -> None:
+    data = os.urandom(1 << 20)
+    sha512 = rig.storage.receive_upload("upload-1", iter([data[:1000], data[1000:]]), 1 << 20)
+    assert len(sha512) == 128
+    built = rig.storage.import_image("upload-1", "raw", "layer-1", lambda line: None)
+    assert built.size_bytes == 1 << 20
+    assert built.kernel_arguments is None
+    status = rig.storage.observe_layer("layer-1")
+    assert status is not None
+    assert (status.size_bytes, status.parent) == (1 << 20, "")
+
+
+def test_an_upload_has_a_limit_and_a_known_format(rig: Rig) -> None:
+    with pytest.raises(HostError) as caught:
+        rig.storage.receive_upload("upload-1", iter([b"x" * 600, b"y" * 600]), 1000)
+    assert not caught.value.retryable
+    with pytest.raises(HostError):
+        rig.storage.import_image("upload-1", "raw", "layer-1", lambda line: None)
+    rig.storage.receive_upload("upload-2", iter([b"x"]), 1000)
+    with pytest.raises(HostError):
+        rig.storage.import_image("upload-2", "iso", "layer-1", lambda line: None)
+    assert rig.storage.observe_layer("layer-1") is None

@@ -1,0 +1,210 @@
+"""The domain XML against files that people have read. With ORC_REGENERATE=1 in the environment they are made anew."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jinja2
+import libvirt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.host import DirectKernel, Disk, Machine, Nic
+from orchestrator.host.xml import (
+    MAX_DISKS,
+    MAX_NICS,
+    DomainFiles,
+    DomainTemplate,
+    KernelFiles,
+    cpu_shares,
+    templates_dir,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+TEMPLATE = DomainTemplate()
+
+
+def machine(**changes: object) -> Machine:
+    values: dict[str, object] = {
+        "name": "i-0123456789abcdef0",
+        "uuid": "ec2a1b2c-0000-4000-8000-0123456789ab",
+        "vcpus": 2,
+        "cores": 1,
+        "threads": 2,
+        "memory_mib": 1024,
+        "disks": (Disk(layer="layer-0aaa", target="vda", serial="vol0123456789abcdef0"),),
+        "nics": (Nic(port="eni-0123456789a", segment="subnet-0123456", mac="02:aa:bb:cc:dd:ee"),),
+        "product_name": "t3.micro",
+        "asset_tag": "i-0123456789abcdef0",
+    }
+    return Machine(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def files(of: Machine, *, initrd: bool = True) -> DomainFiles:
+    return DomainFiles(
+        layers={disk.layer: Path(f"/state/layers/{disk.layer}.qcow2") for disk in of.disks},
+        kernel=KernelFiles(
+            kernel=Path("/state/kernels/layer-0bbb/kernel"),
+            initrd=Path("/state/kernels/layer-0bbb/initrd") if initrd else None,
+        ),
+        serial_socket=Path(f"/run/orc/{of.name}.serial"),
+        console_log=Path(f"/state/consoles/{of.name}.log"),
+    )
+
+
+def render(of: Machine, *, accelerator: str = "tcg", initrd: bool = True) -> str:
+    return TEMPLATE.render(of, files(of, initrd=initrd), deployment="0f3c", accelerator=accelerator)
+
+
+KERNEL = DirectKernel(layer="layer-0bbb", arguments="console=ttyS0 root=/dev/vda quiet")
+MACHINES = {
+    "disk-kvm": (machine(), {"accelerator": "kvm"}),
+    "disk-tcg": (machine(), {}),
+    "kernel": (machine(kernel=KERNEL, cpu_share_percent=20), {}),
+    "kernel-without-ramdisk": (machine(kernel=KERNEL), {"initrd": False}),
+    "bare": (machine(disks=(), nics=(), product_name="", asset_tag="", vcpus=1, threads=1, memory_mib=512), {}),
+    "large": (
+        machine(
+            vcpus=96,
+            cores=48,
+            memory_mib=384 << 10,
+            product_name="m5.24xlarge",
+            disks=tuple(Disk(layer=f"layer-{n:02}", target=f"vd{chr(97 + n)}", serial=f"vol{n:02}") for n in range(14)),
+            nics=tuple(Nic(port=f"eni-{n:02}", segment="subnet-0a", mac=f"02:00:00:00:00:{n:02x}") for n in range(3)),
+        ),
+        {"accelerator": "kvm"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_the_xml_is_what_was_read_and_agreed_to(name: str) -> None:
+    of, how = MACHINES[name]
+    xml = render(of, **how)  # type: ignore[arg-type]
+    golden = GOLDEN / f"{name}.xml"
+    if os.environ.get("ORC_REGENERATE"):
+        golden.write_text(xml, encoding="utf-8")
+    assert xml == golden.read_text(encoding="utf-8")
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.xml")} == set(MACHINES)
+
+
+def printed(xml: str) -> set[tuple[str, str, str]]:
+    """(element, attribute, value) of all that is there, with '' for the element alone."""
+    found: set[tuple[str, str, str]] = set()
+    for tag, attributes in re.findall(r"<([\w:]+)((?:\s+[\w:]+='[^']*')*)\s*/?>", xml):
+        found.add((tag, "", ""))
+        found |= {(tag, name, value) for name, value in re.findall(r"([\w:]+)='([^']*)'", attributes)}
+    return found
+
+
+def test_whatever_the_template_can_print_is_in_a_golden_file() -> None:
+    source = (templates_dir() / "domain.xml.j2").read_text(encoding="utf-8")
+    tags = len(re.findall(r"<[\w:]+", source))
+    template = printed(source)
+    assert len(re.findall(r"<([\w:]+)((?:\s+[\w:]+='[^']*')*)\s*/?>", source)) == tags  # all of it is understood
+    golden: set[tuple[str, str, str]] = set()
+    for path in GOLDEN.glob("*.xml"):
+        golden |= printed(path.read_text(encoding="utf-8"))
+    named = {(tag, attribute) for tag, attribute, _ in golden}
+    missing = {
+        (tag, attribute, value)
+        for tag, attribute, value in template
+        if ((tag, attribute) not in named if "{{" in value else (tag, attribute, value) not in golden)
+    }
+    assert not missing
+
+
+def test_each_branch_of_the_template_is_taken_both_ways() -> None:
+    """A golden file with the branch, and one without it: each conditional's first element tells."""
+    source = (templates_dir() / "domain.xml.j2").read_text(encoding="utf-8")
+    texts = [path.read_text(encoding="utf-8") for path in GOLDEN.glob("*.xml")]
+    for marked in re.findall(r"{% (?:if|for) [^%]*%}\n\s*(<[\w:]+(?:\s+\w+='[^'{]*')?)", source):
+        holders = [marked in text for text in texts]
+        assert any(holders), marked
+        assert not all(holders), marked
+
+
+def test_values_cannot_become_markup() -> None:
+    hostile = "console=ttyS0 </cmdline><devices/> & \"'"
+    tree = ElementTree.fromstring(render(machine(kernel=DirectKernel(layer="layer-0bbb", arguments=hostile))))
+    assert tree.findtext("./os/cmdline") == hostile
+    assert len(tree.findall("devices")) == 1
+
+
+def test_an_undefined_value_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "domain.xml.j2").write_text("<domain>{{ nobody_passes_this }}</domain>")
+    with pytest.raises(jinja2.UndefinedError):
+        DomainTemplate(tmp_path).render(machine(), files(machine()), deployment="d", accelerator="tcg")
+
+
+@given(st.integers(1, MAX_DISKS), st.integers(0, MAX_NICS))
+def test_no_two_devices_share_an_address(disks: int, nics: int) -> None:
+    of = machine(
+        disks=tuple(Disk(layer=f"layer-{n}", target=f"vd{n}", serial=f"vol{n}") for n in range(disks)),
+        nics=tuple(Nic(port=f"eni-{n}", segment="s", mac="02:00:00:00:00:01") for n in range(nics)),
+    )
+    tree = ElementTree.fromstring(render(of))
+    places = [(a.get("slot"), a.get("function")) for a in tree.iter("address")]
+    assert len(places) == len(set(places)) == disks + nics + 3
+    multifunction = {a.get("slot") for a in tree.iter("address") if a.get("multifunction") == "on"}
+    assert multifunction == {slot for slot, function in places if function != "0"}
+    assert all(1 <= int(slot or 0) <= 30 and 0 <= int(function or 0) <= 7 for slot, function in places)
+
+
+def test_devices_keep_their_places_when_others_come() -> None:
+    def places(count: int) -> list[tuple[str | None, str | None]]:
+        of = machine(disks=tuple(Disk(layer=f"l{n}", target=f"vd{n}", serial="s") for n in range(count)))
+        tree = ElementTree.fromstring(render(of))
+        addresses = [disk.find("address") for disk in tree.iter("disk")]
+        return [(a.get("slot"), a.get("function")) for a in addresses if a is not None]
+
+    assert places(30)[:3] == places(3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"vcpus": 3}, "3 vCPUs"),
+        ({"nics": tuple(Nic(port=f"e{n}", segment="s", mac="m") for n in range(MAX_NICS + 1))}, "interfaces"),
+        ({"disks": tuple(Disk(layer=f"l{n}", target="t", serial="s") for n in range(MAX_DISKS + 1))}, "disks"),
+        ({"disks": (Disk(layer="l", target="vda", serial="x" * 21),)}, "serial"),
+    ],
+)
+def test_a_machine_that_cannot_be_is_refused(changes: dict[str, object], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        render(machine(**changes))
+
+
+def test_a_share_is_within_what_both_kinds_of_cgroup_take() -> None:
+    assert cpu_shares(1, 100) == 100
+    assert cpu_shares(2, 10) == 20
+    assert cpu_shares(448, 100) == 10_000
+    assert cpu_shares(1, 1) == 2
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("name", MACHINES)
+def test_libvirt_defines_it_and_its_schema_knows_every_word(name: str) -> None:
+    own = uuid.uuid4()
+    xml = (GOLDEN / f"{name}.xml").read_text(encoding="utf-8")
+    for before, after in (
+        ("<name>i-0123456789abcdef0<", f"<name>i-schema-{own.hex[:8]}<"),
+        ("ec2a1b2c-0000-4000-8000-0123456789ab", str(own)),
+        ("<domain type='kvm'", "<domain type='qemu'"),  # so that it can be defined where KVM is not
+        ("<cpu mode='host-passthrough'", "<cpu mode='maximum'"),
+    ):
+        xml = xml.replace(before, after)
+    connection = libvirt.open("qemu:///system")
+    try:
+        domain = connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+        domain.undefine()
+    finally:
+        connection.close()
