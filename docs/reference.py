@@ -75,8 +75,8 @@ def api_operations() -> str:
         "",
         NOTE,
         "Every other operation of these services answers `UnsupportedOperation`. A parameter that is not listed is "
-        "refused, naming it. `DryRun` and `ClientToken` are taken wherever the service's model has them; operations that list "
-        "resources take `Filters`, `MaxResults` and `NextToken` where it has them.",
+        "refused, naming it. `DryRun` and `ClientToken` are taken wherever the service's model has them; operations "
+        "that list resources take `Filters`, `MaxResults` and `NextToken` where it has them.",
         "",
     ]
     for service in models:

@@ -60,7 +60,7 @@ def routes() -> list[tuple[IPv4Network, str]]:
     except (subprocess.SubprocessError, json.JSONDecodeError) as error:
         raise OSError(f"the host's routes cannot be read: {error}") from error
     return [
-        (IPv4Network(row["dst"], strict=False), row.get("dev", ""))
+        (IPv4Network(row["dst"], strict=False), row.get("dev") or row.get("type", ""))
         for row in rows
         if row.get("dst") not in (None, "default", "0.0.0.0/0") and row.get("type") not in ("broadcast", "multicast")
     ]
