@@ -13,12 +13,19 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
+from orchestrator.api.signature import presign
 from tests.conftest import Serving, orc
 
 Start = Callable[..., Serving]
@@ -267,3 +274,69 @@ def test_idle_it_does_nothing(serving: Start) -> None:
     began, before = time.monotonic(), used_s()
     threading.Event().wait(5.0)  # the time over which it is measured
     assert (used_s() - before) / (time.monotonic() - began) < 0.05
+
+
+def test_tls_where_a_certificate_is_configured(serving: Start, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    make_certificate(certificate, key)
+    deployment = serving("--host", "memory", "--tls-certificate", str(certificate), "--tls-key", str(key))
+    assert deployment.endpoint.startswith("https://")
+    ec2 = deployment.client("ec2", verify=str(certificate))
+    assert ec2.describe_regions()["Regions"]
+    with pytest.raises(urllib.error.URLError, match="certificate verify failed"):
+        urllib.request.urlopen(deployment.endpoint + "/healthz", timeout=10)
+
+
+def make_certificate(certificate: Path, key: Path) -> None:
+    """A self-signed one for 127.0.0.1, good for a day."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "orchestrator")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(private, hashes.SHA256())
+    )
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+
+
+def test_a_presigned_url_is_as_good_as_a_header_until_it_expires(serving: Start) -> None:
+    deployment = serving()
+    keys = json.loads((deployment.state_dir / "credentials.json").read_text())
+    named = {
+        "access_key": keys["access_key_id"],
+        "secret_key": keys["secret_access_key"],
+        "region": "us-east-1",
+        "service": "ec2",
+    }
+    url = deployment.endpoint + "/?Action=DescribeRegions&Version=2016-11-15"
+    with urllib.request.urlopen(presign("GET", url, **named), timeout=10) as answer:
+        assert b"<regionName>us-west-2</regionName>" in answer.read()
+    old = presign("GET", url, **named, expires_s=60, now=datetime.now(UTC) - timedelta(seconds=120))
+    with pytest.raises(urllib.error.HTTPError, match="403") as caught:
+        urllib.request.urlopen(old, timeout=10)
+    with caught.value as refusal:
+        assert b"<Code>RequestExpired</Code>" in refusal.read()
+
+
+def test_beyond_loopback_only_when_told(tmp_path: Path) -> None:
+    refused_ = Serving(tmp_path / "state", "--host", "memory", "--address", "0.0.0.0")
+    with pytest.raises(AssertionError, match="beyond loopback"):
+        refused_.start()
+    assert refused_.process is not None
+    assert refused_.process.wait(10) == 2
+    assert refused_.process.stdout is not None
+    refused_.process.stdout.close()
+    refused_.log.close()
