@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 
@@ -18,6 +19,13 @@ from orchestrator.config import KEYS
 
 PAGES = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by docs/reference.py: change the code and run it again. -->\n"
+
+
+def prose(help_text: str) -> str:
+    """A command's help as Markdown; paragraphs that click is told not to wrap (after a backspace) are fenced."""
+    paragraphs = inspect.cleandoc(help_text).split("\n\n")
+    fenced = [f"```\n{text[2:]}\n```" if text.startswith("\b\n") else text for text in paragraphs]
+    return "\n\n".join(fenced)
 
 
 def commands() -> str:
@@ -33,7 +41,7 @@ def commands() -> str:
                 if below is not None and not below.hidden:
                     walk(below, click.Context(below, info_name=name, parent=parent))
             return
-        lines.extend([f"## {parent.command_path}", "", (command.help or "").strip(), ""])
+        lines.extend([f"## {parent.command_path}", "", prose(command.help or ""), ""])
         usage = " ".join(command.collect_usage_pieces(parent))
         lines.extend(["```", f"{parent.command_path} {usage}".strip(), "```", ""])
         rows = [parameter.get_help_record(parent) for parameter in command.get_params(parent)]

@@ -28,7 +28,7 @@ _USER = "dnsmasq"
 
 
 def configuration(router: Router, directory: Path, *, user: str, upstream: str) -> str:
-    """`upstream` is the server that is asked for other names; empty: they are refused."""
+    """`upstream` is the server that is asked for other names; empty: they do not exist."""
     lines = [
         *_process(directory, user),
         "no-resolv",
@@ -59,7 +59,8 @@ def configuration(router: Router, directory: Path, *, user: str, upstream: str) 
             "bogus-priv",
             "local-ttl=60",
         ]
-        lines += [f"server={upstream}"] if upstream else []
+        # Without anybody to ask, what is not here does not exist. To refuse would have guests ask again for seconds.
+        lines.append(f"server={upstream}" if upstream else "address=/#/")
     else:
         lines += ["port=0", "dhcp-option=option:dns-server"]
     return _text(lines)

@@ -10,7 +10,6 @@ they were after every start, and neither the firmware nor the kernel has bridges
 
 from __future__ import annotations
 
-import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ _MAX_SERIAL = 20  # characters: what a virtio disk can carry
 def templates_dir() -> Path:
     """Where the templates are: beside the package in a checkout, inside it when installed."""
     package = Path(__file__).resolve().parent.parent
-    places = (package / "_templates", package.parent / "templates", Path(sysconfig.get_path("data")) / "templates")
+    places = (package / "_templates", package.parent / "templates")
     for place in places:
         if (place / "domain.xml.j2").is_file():
             return place
