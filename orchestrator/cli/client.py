@@ -262,7 +262,8 @@ class Client:
             named = self.instances(filters=[("tag:Name", [escape(reference)]), alive])
             if not named and terminated:
                 named = self.instances(filters=[("tag:Name", [escape(reference)])])[-1:]
-        return named
+        # A name is free again for a new one as soon as the old one is told to end.
+        return [one for one in named if one["State"]["Name"] != "shutting-down"] or named
 
 
 def escape(text: str) -> str:

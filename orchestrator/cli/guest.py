@@ -32,7 +32,7 @@ def login_options(command: Any) -> Any:
     return click.option("-l", "--user", metavar="USER", help="who logs in, if not the image's usual user")(command)
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.option("--public", is_flag=True, help="straight to its public address, not through the controller")
 @login_options
 @instance_argument
@@ -136,7 +136,10 @@ def _key_of(instance: dict[str, Any], identity: str | None) -> Path | None:
     kept = key_file(instance["KeyName"])
     if kept.exists():
         return kept
-    note(f"{kept} does not exist: your own keys are tried; -i FILE names the private half of '{instance['KeyName']}'")
+    note(
+        f"{kept} does not exist: your own keys are tried; -i FILE names the private half of '{instance['KeyName']}' "
+        "(what was made under sudo is in root's key store)"
+    )
     return None
 
 
@@ -200,7 +203,7 @@ def write_all(sink: int, data: bytes) -> None:
         left = left[os.write(sink, left) :]
 
 
-@click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command("exec", context_settings={"allow_interspersed_args": False})
 @login_options
 @instance_argument
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)

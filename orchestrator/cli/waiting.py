@@ -1,6 +1,6 @@
 """Waiting: a condition is looked at, again and again a little later, until it holds or the deadline is past.
 
-A controller that is started anew meanwhile does not end the wait.
+A controller that is started anew meanwhile does not end the wait; one that was never there does.
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ def wait_for(
     """What `look` gives once it is not None. Raises WaitedTooLong, which says `what` was waited for."""
     deadline = clock() + timeout_s
     pause = FIRST_PAUSE_S
+    answered = False
     while True:
         try:
             if (found := look()) is not None:
                 return found
+            answered = True
         except Unreachable:
-            if clock() >= deadline:
+            if not answered or clock() >= deadline:
                 raise
         left = deadline - clock()
         if left <= 0:

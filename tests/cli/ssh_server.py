@@ -87,8 +87,10 @@ class Guest:
             thread.start()
         for thread in threads:
             thread.join()
-        channel.send_exit_status(process.wait())
-        channel.close()
+        code = process.wait()
+        with suppress(OSError, EOFError, paramiko.SSHException):  # the client may have gone
+            channel.send_exit_status(code)
+            channel.close()
 
     def close(self) -> None:
         for transport in self.transports:

@@ -148,6 +148,11 @@ def test_an_ambiguous_name_lists_its_instances(client: Client, api: FakeApi) -> 
         client.find(["twin"])
 
 
+def test_a_name_that_was_given_again(client: Client, api: FakeApi) -> None:
+    api.instances(instance(OTHER, "shutting-down", "web"), instance(INSTANCE, "pending", "web"))
+    assert client.find(["web"]) == [INSTANCE]
+
+
 @pytest.mark.parametrize("name", ["nobody", ""])
 def test_an_unknown_name(client: Client, api: FakeApi, name: str) -> None:
     api.instances()

@@ -471,3 +471,22 @@ def test_the_systems_ssh_through_our_tunnel(
     assert ran.returncode == 9
     ran = orc_process(streaming, tmp_path, "wait", "web", "ssh", "--timeout", "20")
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "rest"),
+    [
+        (("web", "-L", "1:a:2"), ("-L", "1:a:2")),
+        (("web", "--", "ls", "-l"), ("--", "ls", "-l")),
+        (("-l", "root", "web", "ls", "--public"), ("ls", "--public")),
+    ],
+)
+def test_what_follows_the_instance_is_not_ours(
+    orc: Orc, api: FakeApi, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], rest: tuple[str, ...]
+) -> None:
+    api.instances(instance(name="web"))
+    taken: dict[str, Any] = {}
+    monkeypatch.setattr(guest, "run_ssh", lambda client, document, **options: taken.update(options))
+    assert orc("ssh", *words).exit_code == 0
+    assert taken["rest"] == rest
+    assert orc("ssh", "-v", "web").exit_code == 2

@@ -117,9 +117,9 @@ def test_waiting_gives_what_was_found_even_if_that_is_false() -> None:
 
 def test_waiting_outlives_a_controller_that_starts_anew() -> None:
     time = Time()
-    answers = iter([Unreachable("down"), Unreachable("down"), "found"])
+    answers = iter([None, Unreachable("down"), Unreachable("down"), "found"])
 
-    def look() -> str:
+    def look() -> str | None:
         answer = next(answers)
         if isinstance(answer, Unreachable):
             raise answer
@@ -132,8 +132,14 @@ def test_a_controller_that_stays_away_is_said() -> None:
     time = Time()
 
     def look() -> None:
-        raise Unreachable("down")
+        if time.now > 0 or never:
+            raise Unreachable("down")
 
+    never = False
     with pytest.raises(Unreachable):
         wait_for(look, "it", 3, clock=lambda: time.now, sleep=time.sleep)
     assert time.now >= 3
+    time, never = Time(), True
+    with pytest.raises(Unreachable):
+        wait_for(look, "it", 3, clock=lambda: time.now, sleep=time.sleep)
+    assert time.now == 0
