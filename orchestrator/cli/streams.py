@@ -109,7 +109,11 @@ def _explain(client: Client, path: str, failure: BaseException) -> click.ClickEx
             return unreachable
         if isinstance(error, APIError):
             temporary = error.code == "Unavailable"
-            advice = "\nDoes anything listen there? `orc wait ID ssh` waits for ssh; `orc logs ID` shows its console." if temporary else ""
+            advice = (
+                "\nDoes anything listen there? `orc wait ID ssh` waits for ssh; `orc logs ID` shows its console."
+                if temporary
+                else ""
+            )
             return StreamError(error.format_message() + advice, temporary=temporary, exit_code=error.exit_code)
         return StreamError(f"the stream was refused with HTTP {failure.status}", temporary=failure.status >= 500)
     if isinstance(failure, (aiohttp.ClientError, OSError, TimeoutError)):

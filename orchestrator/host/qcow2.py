@@ -3,7 +3,7 @@
     STATE_DIR/layers/LAYER.qcow2        a layer; its parent is named in its header, relative, with its format stated
              /kernels/LAYER/            kernel, initrd and cmdline of an image that starts without a boot loader
              /uploads/UPLOAD            an untrusted file until it is imported
-             /work/                     what is being made; nothing here is needed after a crash
+             /making/                   what is being made; nothing here is needed after a crash
 
 A layer that has children, or that came out of a recipe or an import, is sealed: root's, and readable by QEMU alone. The
 others are QEMU's to write. A file gets its name when it is whole, so whatever has a name can be used.
@@ -66,7 +66,7 @@ class QcowStorage:
         self._layers = _directory(state_dir / "layers", 0o711)
         self._kernels = _directory(state_dir / "kernels", 0o711)
         self._uploads = _directory(state_dir / "uploads", 0o700)
-        self._work = _directory(state_dir / "work", 0o700)
+        self._work = _directory(state_dir / "making", 0o700)
 
     # --- where things are, for who runs machines on them ---
 

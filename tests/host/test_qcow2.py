@@ -44,7 +44,7 @@ def recipe(tmp_path: Path, script: str, *, boot: str = "disk") -> None:
 
 
 def left_over(tmp_path: Path) -> list[str]:
-    return [path.name for path in (tmp_path / "state" / "work").iterdir()]
+    return [path.name for path in (tmp_path / "state" / "making").iterdir()]
 
 
 @pytest.mark.parametrize(

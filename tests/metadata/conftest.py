@@ -30,6 +30,17 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB0dB0dB0dB0dB0dB0dB0dB0dB0dB0dB0dB0d
 USER_DATA = b"#!/bin/sh\necho \xff\x00 hello\n"
 
 
+def read_all(connection: socket.socket) -> bytes:
+    """Until the other side ends, by a reset too."""
+    received = b""
+    try:
+        while chunk := connection.recv(65536):
+            received += chunk
+    except ConnectionError:
+        pass
+    return received
+
+
 @dataclass(slots=True)
 class Answer:
     status: int

@@ -9,18 +9,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from orchestrator.metadata import server as module
 from orchestrator.metadata.server import MAX_CONVERSATIONS, TTL_HEADER
 from orchestrator.model.lifecycle import State
-
-if TYPE_CHECKING:
-    from tests.metadata.conftest import World
-else:
-    World = Any
+from tests.metadata.conftest import World, read_all
 
 ID_PATH = "/latest/meta-data/instance-id"
 TOKEN_PATH = "/latest/api/token"
@@ -32,17 +27,6 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition never held"
         pause.wait(0.01)
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """Until the other side ends, by a reset too."""
-    received = b""
-    try:
-        while chunk := connection.recv(65536):
-            received += chunk
-    except ConnectionError:
-        pass
-    return received
 
 
 def test_a_guest_has_so_many_connections_and_no_more(world: World) -> None:

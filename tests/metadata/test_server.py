@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -16,27 +16,12 @@ from orchestrator.metadata.tree import Folder, Leaf, build, gather
 from orchestrator.model.instance import MetadataOptions
 from orchestrator.model.lifecycle import State
 from orchestrator.model.vpc import NetworkInterface
-
-if TYPE_CHECKING:
-    from tests.metadata.conftest import World
-else:
-    World = Any
+from tests.metadata.conftest import World, read_all
 
 VPC = "vpc-00000000000000001"
 OTHER_VPC = "vpc-00000000000000002"
 ID_PATH = "/latest/meta-data/instance-id"
 TOKEN_PATH = "/latest/api/token"
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """Until the other side ends, by a reset too."""
-    received = b""
-    try:
-        while chunk := connection.recv(65536):
-            received += chunk
-    except ConnectionError:
-        pass
-    return received
 
 
 # --- who asks ---

@@ -19,8 +19,9 @@ from orchestrator.api.ec2.network_interfaces import (
     interface_filters,
     private_name,
     public_name,
-    show_association,
+    show_attachment,
     show_groups,
+    show_interface,
 )
 from orchestrator.api.operation import Answer, Call
 from orchestrator.api.protocol import Fragment
@@ -192,41 +193,11 @@ def _show_addresses(call: Call, interface: NetworkInterface) -> Answer:
 
 
 def _show_interface(call: Call, interface: NetworkInterface) -> Answer:
-    association = show_association(call, interface)
-    address: Answer = {
-        "Primary": True,
-        "PrivateIpAddress": interface.private_ip,
-        "PrivateDnsName": private_name(interface),
-    }
-    shown: Answer = {
-        "NetworkInterfaceId": interface.id,
-        "InterfaceType": "interface",
-        "Status": interface.state,
-        "Description": interface.description,
-        "OwnerId": interface.account,
-        "VpcId": interface.vpc_id,
-        "SubnetId": interface.subnet_id,
-        "MacAddress": interface.mac,
-        "PrivateIpAddress": interface.private_ip,
-        "PrivateDnsName": private_name(interface),
-        "PrivateIpAddresses": [address],
-        "Ipv6Addresses": [],
-        "SourceDestCheck": interface.source_dest_check,
-        "Groups": show_groups(call, interface),
-        "Operator": {"Managed": False},
-    }
-    if association is not None:
-        address["Association"] = association
-        shown["Association"] = association
-    if interface.attachment is not None:
-        shown["Attachment"] = {
-            "AttachmentId": interface.attachment.id,
-            "AttachTime": interface.attachment.attached_at,
-            "DeleteOnTermination": interface.attachment.delete_on_termination,
-            "DeviceIndex": interface.attachment.device_index,
-            "NetworkCardIndex": 0,
-            "Status": interface.attachment.state,
-        }
+    shown = show_interface(call, interface)
+    attachment = show_attachment(interface)
+    if attachment is not None:
+        # Here it needs no saying whose it is.
+        shown["Attachment"] = {k: v for k, v in attachment.items() if k not in ("InstanceId", "InstanceOwnerId")}
     return shown
 
 

@@ -114,7 +114,23 @@ def interface_filters(call: Call) -> FilterTable:
     ids_or_pages=True,
 )
 def show_network_interface(call: Call, interface: NetworkInterface) -> Answer:
-    association = show_association(call, interface)
+    shown = {
+        **show_interface(call, interface),
+        "RequesterManaged": False,
+        "AvailabilityZone": interface.zone,
+        "AvailabilityZoneId": zone_id(interface.zone),
+        "TagSet": tag_set(interface.tags),
+    }
+    public_name = shown.get("Association", {}).get("PublicDnsName")
+    if public_name:
+        shown["PublicDnsName"] = public_name
+    if interface.attachment is not None:
+        shown["Attachment"] = show_attachment(interface)
+    return shown
+
+
+def show_interface(call: Call, interface: NetworkInterface) -> Answer:
+    """What DescribeNetworkInterfaces and DescribeInstances both say of an interface."""
     address: Answer = {
         "Primary": True,
         "PrivateIpAddress": interface.private_ip,
@@ -126,11 +142,8 @@ def show_network_interface(call: Call, interface: NetworkInterface) -> Answer:
         "Status": interface.state,
         "Description": interface.description,
         "OwnerId": interface.account,
-        "RequesterManaged": False,
         "VpcId": interface.vpc_id,
         "SubnetId": interface.subnet_id,
-        "AvailabilityZone": interface.zone,
-        "AvailabilityZoneId": zone_id(interface.zone),
         "MacAddress": interface.mac,
         "PrivateIpAddress": interface.private_ip,
         "PrivateDnsName": private_name(interface),
@@ -139,15 +152,10 @@ def show_network_interface(call: Call, interface: NetworkInterface) -> Answer:
         "Groups": show_groups(call, interface),
         "SourceDestCheck": interface.source_dest_check,
         "Operator": {"Managed": False},
-        "TagSet": tag_set(interface.tags),
     }
+    association = show_association(call, interface)
     if association is not None:
-        address["Association"] = association
-        shown["Association"] = association
-        if association["PublicDnsName"]:
-            shown["PublicDnsName"] = association["PublicDnsName"]
-    if interface.attachment is not None:
-        shown["Attachment"] = show_attachment(interface)
+        address["Association"] = shown["Association"] = association
     return shown
 
 
