@@ -64,6 +64,7 @@ class Deployment(Serving):
         super().__init__(state_dir, "--host", "libvirt", *flags)
         self.key = ""
         self.group = ""
+        self._builds: dict[str, str] = {}
         self._images: dict[str, str] = {}
 
     def prepare(self) -> None:
@@ -79,10 +80,16 @@ class Deployment(Serving):
         with closing(sqlite3.connect(f"file:{self.state_dir / 'orchestrator.db'}?mode=ro", uri=True)) as database:
             return str(database.execute("SELECT value FROM meta WHERE name = 'deployment'").fetchone()[0])
 
+    def build(self, name: str) -> str:
+        """Begin to build an image, once; the build's id."""
+        if name not in self._builds:
+            self._builds[name] = orc(self, "BuildImage", Name=name)["Build"]["BuildId"]
+        return self._builds[name]
+
     def image(self, name: str) -> str:
-        """The id of an image, built at the first call."""
+        """The id of an image, when it is built."""
         if name not in self._images:
-            build_id = orc(self, "BuildImage", Name=name)["Build"]["BuildId"]
+            build_id = self.build(name)
 
             def done() -> dict[str, Any] | None:
                 [build] = orc(self, "DescribeBuilds", BuildIds=[build_id])["Builds"]
@@ -318,14 +325,25 @@ def allow(protocol: str, port: int, cidr: str = "0.0.0.0/0") -> dict[str, Any]:
     return {"IpProtocol": protocol, "FromPort": port, "ToPort": port, "IpRanges": [{"CidrIp": cidr}]}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Debian last: its image is built beside the other tests."""
+    items.sort(key=wants_debian)
+
+
+def wants_debian(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and "debian" in item.fixturenames
+
+
 @pytest.fixture(scope="session")
-def deployment() -> Iterator[Deployment]:
+def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     place = Path(tempfile.mkdtemp(prefix="orc-test-", dir="/var/tmp"))
     place.chmod(0o711)
     made = Deployment(place / "state")
     try:
         made.start()
         made.prepare()
+        if any(wants_debian(item) for item in request.session.items):
+            made.build("debian-12")
         yield made
     finally:
         end(made)

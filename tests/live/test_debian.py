@@ -1,0 +1,115 @@
+"""Debian 12 with its unmodified cloud-init, at home as on EC2; and KVM for real, in a guest whose processor has it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import pytest
+
+from orchestrator.host import probe
+from tests.live.conftest import Deployment, Fleet, Guest, eventually
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
+
+BOOT_DEADLINE_S = 240.0
+ROOT_GIB = 3
+USER_DATA = "#!/bin/sh\necho ran >>/root/runs\n"
+
+
+@pytest.fixture(scope="module")
+def debian(deployment: Deployment) -> Iterator[Guest]:
+    fleet = Fleet(deployment)
+    [guest] = fleet.launch(
+        image="debian-12",
+        InstanceType="t3.small",
+        UserData=USER_DATA,
+        BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": ROOT_GIB}}],
+    )
+    guest.user = "admin"
+    guest.wait_state("running")
+    guest.login(BOOT_DEADLINE_S)
+    guest.run("cloud-init status --wait", BOOT_DEADLINE_S)
+    yield guest
+    fleet.end()
+
+
+def test_cloud_init_finds_ec2_with_no_wait_and_no_warning(debian: Guest) -> None:
+    status = debian.run("cloud-init status --long")
+    assert "status: done" in status and "DataSourceEc2" in status
+    assert debian.run("cloud-id").strip() == "aws"
+    log = debian.run("sudo cat /var/log/cloud-init.log")
+    assert "Found preferred metadata version" in log
+    complaints = ("WARNING", "ERROR", "CRITICAL", "Traceback", "' failed [", "Please wait", "giving up", "Timed out")
+    assert [line for line in log.splitlines() if any(word in line for word in complaints)] == []
+    assert "WARN" not in debian.run("cat /run/cloud-init/ds-identify.log")
+    assert "Datasource DataSourceEc2" in debian.run("sudo cat /var/log/cloud-init-output.log")
+
+
+def test_it_knows_who_it_is(debian: Guest) -> None:
+    described = debian.describe()
+    assert debian.run("hostname").strip() == described["PrivateDnsName"].partition(".")[0]
+    assert debian.run("sudo cat /root/runs") == "ran\n"
+    assert debian.run("cat /sys/class/dmi/id/product_name /sys/class/dmi/id/sys_vendor") == "t3.small\nAmazon EC2\n"
+    assert debian.run("sudo cat /sys/class/dmi/id/product_uuid").startswith("ec2")
+    name = f"{described['PrivateDnsName']}"
+    assert described["PrivateIpAddress"] in debian.run(f"getent hosts {name}")
+    assert debian.run("systemctl is-active qemu-guest-agent").strip() == "active"
+    assert debian.run("systemctl --failed --plain --no-legend") == ""
+
+
+def test_its_disk_is_the_volume_that_was_asked_for(debian: Guest) -> None:
+    [mapping] = debian.describe()["BlockDeviceMappings"]
+    serial = mapping["Ebs"]["VolumeId"].replace("-", "")
+    assert debian.run("cat /sys/block/vda/serial").strip() == serial
+    assert debian.run(f"readlink -f /dev/disk/by-id/virtio-{serial}").strip() == "/dev/vda"
+    assert int(debian.run("sudo blockdev --getsize64 /dev/vda")) == ROOT_GIB << 30
+    assert int(debian.run("df --output=size -B1 / | tail -1")) > 0.9 * (ROOT_GIB << 30)
+
+
+def test_kvm_runs_the_probe_inside_it(debian: Guest) -> None:
+    """The instructions that `probe.py` tries KVM with, under the kernel's KVM: they end at its exit port."""
+    debian.run("sudo modprobe -a kvm_amd")
+    program = KVM_PROGRAM.replace("BOOT_SECTOR", probe._BOOT_SECTOR.hex())
+    encoded = base64.b64encode(program.encode()).decode()
+    assert debian.run(f"echo {encoded} | base64 -d | sudo timeout 30 python3 -") == "io out 0xf4 0x10\n"
+
+
+def test_a_reboot_runs_nothing_twice(debian: Guest, deployment: Deployment) -> None:
+    before = debian.boot_id()
+    deployment.ec2.reboot_instances(InstanceIds=[debian.id])
+    eventually(lambda: debian.boot_id() != before, BOOT_DEADLINE_S, "it has booted anew", every_s=1.0)
+    debian.run("cloud-init status --wait", BOOT_DEADLINE_S)
+    assert debian.run("sudo cat /root/runs") == "ran\n"
+    assert debian.run("sudo grep -c WARNING /var/log/cloud-init.log || true").strip() == "0"
+
+
+# What /dev/kvm takes, by the kernel's Documentation/virt/kvm/api.rst: a machine of 2 MiB with the sector at 0x7c00.
+KVM_PROGRAM = """
+import ctypes, fcntl, mmap, os, struct
+
+def ioctl(file, number, argument=0):
+    return fcntl.ioctl(file, number, argument)
+
+kvm = os.open("/dev/kvm", os.O_RDWR)
+machine = ioctl(kvm, 0xAE01)  # KVM_CREATE_VM
+memory = mmap.mmap(-1, 2 << 20)
+memory[0x7C00:0x7E00] = bytes.fromhex("BOOT_SECTOR")
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+ioctl(machine, 0x4020AE46, struct.pack("<IIQQQ", 0, 0, 0, len(memory), address))  # KVM_SET_USER_MEMORY_REGION
+processor = ioctl(machine, 0xAE41)  # KVM_CREATE_VCPU
+features = bytearray(struct.pack("<II", 200, 0) + bytes(200 * 40))
+ioctl(kvm, 0xC008AE05, features)  # KVM_GET_SUPPORTED_CPUID
+ioctl(processor, 0x4008AE90, features)  # KVM_SET_CPUID2
+special = bytearray(312)
+ioctl(processor, 0x8138AE83, special)  # KVM_GET_SREGS
+special[0:8] = bytes(8)  # the base of cs
+special[12:14] = bytes(2)  # its selector
+ioctl(processor, 0x4138AE84, special)  # KVM_SET_SREGS
+ioctl(processor, 0x4090AE82, struct.pack("<18Q", *[0] * 16, 0x7C00, 2))  # KVM_SET_REGS
+run = mmap.mmap(processor, ioctl(kvm, 0xAE04))  # KVM_GET_VCPU_MMAP_SIZE
+ioctl(processor, 0xAE80)  # KVM_RUN
+(reason,) = struct.unpack_from("<I", run, 8)
+direction, size, port, count, offset = struct.unpack_from("<BBHIQ", run, 32)
+print("io" if reason == 2 else reason, "out" if direction else "in", hex(port), hex(run[offset]))
+"""
