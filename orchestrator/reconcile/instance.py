@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 LAUNCH_DEADLINE = timedelta(minutes=5)  # retrying what fails, before a launch is given up
 PRESS_AGAIN_S = 5.0  # a guest that is still booting does not see the power button
+LOOK_EACH_S = 1.0  # while a guest goes down
 PROBE_TIMEOUT_S = 0.3
 PROBE_PORT = 22
 PROBE_FOR = timedelta(minutes=10)  # how long a booting guest is looked at before it is called impaired
@@ -276,14 +277,12 @@ class Instances:
         watch = self._watch(instance.id)
         now = self._clock()
         if watch.reboot_asked is None:
-            watch.reboot_asked, watch.resets = now, status.resets
-            self._host.compute.ask_to_reboot(instance.id)
-            return Again(1.0)
+            watch.reboot_asked, watch.resets, watch.pressed = now, status.resets, None
         if status.resets == watch.resets:
             if now - watch.reboot_asked < self._limits.reboot:
-                return Again(1.0)
+                return self._press(instance, self._host.compute.ask_to_reboot)
             self._host.compute.reset(instance.id)
-        watch.reboot_asked = None
+        watch.reboot_asked = watch.pressed = None
         self._change(instance.id, reboots=instance.goal.reboots, instance_status="initializing")
         return Again(0)
 
@@ -329,7 +328,7 @@ class Instances:
         if status is not None and status.power is not Power.OFF:
             waited = self._clock() - (instance.goal.since or instance.created)
             if status.power is Power.RUNNING and not instance.goal.forced and waited < self._limits.stop:
-                return self._press(instance)
+                return self._press(instance, self._host.compute.ask_to_stop)
         self._host.compute.remove(instance.id)
         with self._store.write() as tx:
             current = tx.get(Instance, instance.id)
@@ -351,13 +350,13 @@ class Instances:
         self._watches.pop(instance.id, None)
         return Done()
 
-    def _press(self, instance: Instance) -> Next:
+    def _press(self, instance: Instance, button: Callable[[str], None]) -> Next:
         watch = self._watch(instance.id)
         now = self._clock()
         if watch.pressed is None or now - watch.pressed >= timedelta(seconds=PRESS_AGAIN_S):
             watch.pressed = now
-            self._host.compute.ask_to_stop(instance.id)
-        return Again(PRESS_AGAIN_S)
+            button(instance.id)
+        return Again(LOOK_EACH_S)
 
     # --- shutting down, terminated, forgotten ---
 
@@ -368,7 +367,9 @@ class Instances:
         waited = self._clock() - (instance.goal.since or instance.created)
         on = status is not None and status.power is Power.RUNNING
         if on and kept and not instance.goal.forced and waited < self._limits.stop:
-            return self._press(instance)  # somebody will read these volumes again: let the guest unmount them
+            return self._press(
+                instance, self._host.compute.ask_to_stop
+            )  # somebody will read these volumes again: let the guest unmount them
         self._host.compute.remove(instance.id)
         now = self._clock()
         with self._store.write() as tx:

@@ -41,7 +41,7 @@ GROUP = "live"
 UNREACHABLE = (OSError, EOFError, paramiko.SSHException)
 
 
-def eventually(condition: Callable[[], T], deadline_s: float, what: str, *, every_s: float = 0.1) -> T:
+def eventually(condition: Callable[[], T | None], deadline_s: float, what: str, *, every_s: float = 0.1) -> T:
     """The first value of `condition` that is true. What a guest cannot be asked yet counts as false."""
     ends = time.monotonic() + deadline_s
     pause = threading.Event()
@@ -266,7 +266,7 @@ class Guest:
         return self.run("cat /proc/sys/kernel/random/boot_id").strip()
 
     def http(self, method: str, path: str, **headers: str) -> tuple[int, str]:
-        """Ask the metadata server from inside, with nothing but a shell: status and body."""
+        """Ask the metadata server from inside, by a shell alone: status and body. OSError when it is silent."""
         lines = [f"{method} {path} HTTP/1.1", "Host: 169.254.169.254", "Connection: close"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         request = "\\r\\n".join([*lines, "", ""])
@@ -275,6 +275,8 @@ class Guest:
             f"rm -f /tmp/ask; mkfifo /tmp/ask; exec 3<>/tmp/ask; printf '{request}' >&3; "
             "timeout 10 nc 169.254.169.254 80 <&3; exec 3>&-; rm /tmp/ask"
         )
+        if not answer:
+            raise ConnectionRefusedError("the metadata server does not answer")
         head, _, body = answer.replace("\r\n", "\n").partition("\n\n")
         return int(head.split()[1]), body
 
@@ -341,12 +343,14 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     made = Deployment(place / "state")
     try:
         made.start()
-        made.prepare()
-        if any(wants_debian(item) for item in request.session.items):
-            made.build("debian-12")
-        yield made
+        try:
+            made.prepare()
+            if any(wants_debian(item) for item in request.session.items):
+                made.build("debian-12")
+            yield made
+        finally:
+            end(made)
     finally:
-        end(made)
         shutil.rmtree(place)
 
 

@@ -55,7 +55,8 @@ def test_guests_run_on_while_nobody_is_there(deployment: Deployment, fleet: Flee
     # The connection of before and the network do not need the controller; metadata does.
     assert guest.boot_id() == before
     deployment.start()
-    assert guest.http("GET", "/latest/meta-data/instance-id") == (200, guest.id)
+    answer = eventually(lambda: guest.http("GET", "/latest/meta-data/instance-id"), 10, "metadata answers again")
+    assert answer == (200, guest.id)
     assert guest.boot_id() == before
     assert float(guest.run("cat /proc/uptime").split()[0]) > uptime_s
     assert guest.state == "running"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -176,13 +177,10 @@ def ttls_of_answers(tap: socket.socket) -> set[int]:
 
 
 def test_console_output_and_screenshot(deployment: Deployment, shared: Guest) -> None:
-    text = eventually(
-        lambda: text if "orc-tiny: user data done" in (text := shared.console()) else None, 30, "all lines are there"
-    )
+    eventually(lambda: "orc-tiny: user data done" in shared.console(), 30, "all lines are there")
+    text = shared.console()
     assert "orc-tiny: init" in text and "user-data ran as root" in text
     answer = deployment.ec2.get_console_screenshot(InstanceId=shared.id)
-    import base64
-
     with Image.open(io.BytesIO(base64.b64decode(answer["ImageData"]))) as picture:
         assert picture.format == "JPEG"
         assert picture.width >= 640 and picture.height >= 350

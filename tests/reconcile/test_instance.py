@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.host import CapacityError, HostError, OffReason
@@ -218,6 +220,31 @@ def test_a_reboot_that_the_guest_ignores_becomes_a_reset(deployment: Deployment)
     assert status.resets == 1
 
 
+def test_a_button_that_a_booting_guest_misses_is_pressed_again(deployment: Deployment) -> None:
+    instance = deployment.launch()
+    deployment.settle(instance.id)
+    missed = ["ask_to_reboot", "ask_to_stop"]
+    real = {name: getattr(deployment.host.compute, name) for name in missed}
+
+    def press(button: str, name: str) -> None:
+        if button in missed:
+            missed.remove(button)
+        else:
+            real[button](name)
+
+    for button in real:
+        setattr(deployment.host.compute, button, lambda name, button=button: press(button, name))
+    deployment.change(instance.id, goal=replace(deployment.instance(instance.id).goal, reboots=1))
+    began = deployment.clock()
+    deployment.settle(instance.id)
+    assert deployment.instance(instance.id).reboots == 1
+    deployment.ask(instance.id, State.STOPPED, State.STOPPING)
+    deployment.settle(instance.id)
+    assert deployment.instance(instance.id).state is State.STOPPED
+    assert missed == []
+    assert (deployment.clock() - began).total_seconds() < 20
+
+
 def test_terminate_leaves_nothing_and_the_row_ages_out(deployment: Deployment) -> None:
     instance = deployment.launch()
     deployment.settle(instance.id)
@@ -236,8 +263,6 @@ def test_a_volume_that_stays_is_given_back(deployment: Deployment) -> None:
     instance = deployment.launch()
     deployment.settle(instance.id)
     [volume] = deployment.store.all(Volume, instance_id=instance.id)
-    from dataclasses import replace
-
     assert volume.attachment is not None
     with deployment.store.write() as tx:
         tx.put(replace(volume, attachment=replace(volume.attachment, delete_on_termination=False)))
