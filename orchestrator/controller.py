@@ -21,7 +21,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
@@ -32,7 +32,7 @@ from aiohttp import web
 from orchestrator.api.gateway import Gateway
 from orchestrator.api.operation import Settings
 from orchestrator.config import Config
-from orchestrator.host import Host, ranges
+from orchestrator.host import Host, HostError, ranges
 from orchestrator.metadata.server import MetadataServer
 from orchestrator.model.account import ANONYMOUS_ACCOUNT, AccessKey, Account
 from orchestrator.model.image import Build, Layer
@@ -67,10 +67,12 @@ class RealHostView:
         return self.host.compute.console(instance_id)
 
     def screenshot(self, instance_id: str) -> bytes:
-        return self.host.compute.screenshot(instance_id)
+        with _as_os_error():
+            return self.host.compute.screenshot(instance_id)
 
     def console_socket(self, instance_id: str) -> socket.socket:
-        return self.host.compute.console_socket(instance_id)
+        with _as_os_error():
+            return self.host.compute.console_socket(instance_id)
 
     def connect(self, vpc_id: str, address: str, port: int, timeout_s: float) -> socket.socket:
         return self.host.network.connect(vpc_id, address, port, timeout_s)
@@ -80,6 +82,15 @@ class RealHostView:
 
     def receive_upload(self, upload_id: str, chunks: Iterator[bytes], limit_bytes: int) -> str:
         return self.host.storage.receive_upload(upload_id, chunks, limit_bytes)
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """The API knows nothing of hosts, nor of their errors."""
+    try:
+        yield
+    except HostError as error:
+        raise OSError(str(error)) from error
 
 
 def open_store(config: Config) -> Store:

@@ -146,10 +146,6 @@ class Serving:
         return self.state_dir.with_suffix(".log").read_text()
 
 
-def orc(deployment: Serving, action: str, **body: Any) -> dict[str, Any]:
-    return deployment.orc(action, **body)
-
-
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
     """Start controllers; they are ended after the test."""

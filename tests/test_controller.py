@@ -26,7 +26,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from orchestrator.api.signature import presign
-from tests.conftest import Serving, orc
+from orchestrator.controller import RealHostView
+from orchestrator.host.memory import memory_host
+from tests.conftest import Serving
 
 Start = Callable[..., Serving]
 
@@ -79,7 +81,7 @@ def test_fifty_in_one_call(serving: Start) -> None:
     assert len(addresses) == 50
     ec2.terminate_instances(InstanceIds=ids)
     ec2.get_waiter("instance_terminated").wait(InstanceIds=ids, **pace)
-    owned = orc(deployment, "DescribeOwned")["Owned"]
+    owned = deployment.orc("DescribeOwned")["Owned"]
     assert (owned["Machines"], owned["Routers"], owned["Ports"]) == ([], [], [])
 
 
@@ -174,7 +176,7 @@ def test_word_for_word_with_aws_cli_and_boto3(serving: Start) -> None:
     import boto3
 
     deployment = serving()
-    orc(deployment, "MapImage", ImageId="ami-0abcdef1234567890", Name="debian-12")
+    deployment.orc("MapImage", ImageId="ami-0abcdef1234567890", Name="debian-12")
     ec2 = deployment.client("ec2")
     ec2.create_key_pair(KeyName="MyKeyPair")
     keys = json.loads((deployment.state_dir / "credentials.json").read_text())
@@ -340,3 +342,10 @@ def test_beyond_loopback_only_when_told(tmp_path: Path) -> None:
     assert refused_.process.stdout is not None
     refused_.process.stdout.close()
     refused_.log.close()
+
+
+def test_what_a_machine_cannot_give_is_no_fault_of_the_servers() -> None:
+    view = RealHostView(memory_host())
+    for look in (view.screenshot, view.console_socket):
+        with pytest.raises(OSError, match="does not run"):
+            look("i-0123456789abcdef0")

@@ -50,7 +50,10 @@ _OTHER_ZONES = ("a", "b", "c")  # of a region that is not configured, where any 
 
 
 class HostView(Protocol):
-    """The little that operations may see of what runs. Nothing here changes anything."""
+    """The little that operations may see of what runs. Nothing here changes anything.
+
+    What a machine cannot give just now (it is going down, say) is an OSError.
+    """
 
     def console(self, instance_id: str) -> bytes: ...
 

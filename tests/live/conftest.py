@@ -29,7 +29,7 @@ import paramiko
 import pytest
 
 from orchestrator.api.signature import sign
-from tests.conftest import Serving, orc
+from tests.conftest import Serving
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class Deployment(Serving):
     def build(self, name: str) -> str:
         """Begin to build an image, once; the build's id."""
         if name not in self._builds:
-            self._builds[name] = orc(self, "BuildImage", Name=name)["Build"]["BuildId"]
+            self._builds[name] = self.orc("BuildImage", Name=name)["Build"]["BuildId"]
         return self._builds[name]
 
     def image(self, name: str) -> str:
@@ -92,7 +92,7 @@ class Deployment(Serving):
             build_id = self.build(name)
 
             def done() -> dict[str, Any] | None:
-                [build] = orc(self, "DescribeBuilds", BuildIds=[build_id])["Builds"]
+                [build] = self.orc("DescribeBuilds", BuildIds=[build_id])["Builds"]
                 return build if build["State"] in ("available", "failed") else None
 
             build = eventually(done, BUILD_DEADLINE_S, f"the image {name} is built")
@@ -118,7 +118,7 @@ class Deployment(Serving):
             assert gone
 
     def owned(self, kind: str) -> list[str]:
-        found: list[str] = orc(self, "DescribeOwned")["Owned"][kind]
+        found: list[str] = self.orc("DescribeOwned")["Owned"][kind]
         return found
 
     def environment_of_aws(self) -> dict[str, str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import orc
 from tests.live.conftest import PACE, Deployment, Fleet, Guest, eventually
 
 pytestmark = pytest.mark.live
@@ -107,6 +106,6 @@ def leaves_nothing(deployment: Deployment) -> None:
     eventually(lambda: not any(deployment.owned(kind) for kind in ("Machines", "Routers", "Ports")), 30, "all is gone")
     assert deployment.ec2.describe_volumes()["Volumes"] == []
     assert deployment.ec2.describe_network_interfaces()["NetworkInterfaces"] == []
-    images = {"layer-" + build["BuildId"].partition("-")[2] for build in orc(deployment, "DescribeBuilds")["Builds"]}
+    images = {"layer-" + build["BuildId"].partition("-")[2] for build in deployment.orc("DescribeBuilds")["Builds"]}
     eventually(lambda: set(deployment.owned("Layers")) <= images, 30, "no layer but the images'")
     assert {path.name.removesuffix(".qcow2") for path in (deployment.state_dir / "layers").glob("layer-*")} <= images

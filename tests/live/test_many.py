@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import orc
 from tests.live.conftest import PACE, Deployment, Fleet, Guest, eventually
 
 pytestmark = pytest.mark.live
@@ -41,7 +40,7 @@ def test_eight_in_one_call_and_nothing_is_left(deployment: Deployment, fleet: Fl
     fleet.end()
     assert deployment.owned("Machines") == deployment.owned("Ports") == deployment.owned("Routers") == []
     eventually(lambda: not marked(marks), 30, "nothing on the host is ours")
-    images = {"layer-" + build["BuildId"].partition("-")[2] for build in orc(deployment, "DescribeBuilds")["Builds"]}
+    images = {"layer-" + build["BuildId"].partition("-")[2] for build in deployment.orc("DescribeBuilds")["Builds"]}
     eventually(lambda: set(deployment.owned("Layers")) <= images, 30, "no layer but the images'")
     assert {path.name.removesuffix(".qcow2") for path in (deployment.state_dir / "layers").glob("layer-*")} <= images
 

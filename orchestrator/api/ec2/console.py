@@ -30,4 +30,8 @@ def get_console_screenshot(call: Call, *, instance_id: str, wake_up: bool = Fals
             "IncorrectInstanceState",
             f"The instance '{instance.id}' is in the state '{instance.state}'; it must be 'running' to have a screen.",
         )
-    return {"InstanceId": instance.id, "ImageData": base64.b64encode(call.host.screenshot(instance.id)).decode()}
+    try:
+        picture = call.host.screenshot(instance.id)
+    except OSError as error:
+        raise EC2Error("Unavailable", f"The screen of '{instance.id}' cannot be seen just now", 503) from error
+    return {"InstanceId": instance.id, "ImageData": base64.b64encode(picture).decode()}
