@@ -19,7 +19,6 @@ import boto3
 import pytest
 from PIL import Image
 
-from tests.conftest import orc
 from tests.live.conftest import COUNT_RUNS, PACE, Deployment, Fleet, Guest, allow, eventually, log_in, run_over
 
 pytestmark = pytest.mark.live
@@ -29,7 +28,7 @@ AMI = "ami-0abcdef1234567890"  # as in Amazon's examples
 
 def test_word_for_word_with_boto3(deployment: Deployment, fleet: Fleet) -> None:
     deployment.image("tiny")
-    orc(deployment, "MapImage", ImageId=AMI, Name="tiny")
+    deployment.orc("MapImage", ImageId=AMI, Name="tiny")
     keys = json.loads((deployment.state_dir / "credentials.json").read_text())
     ec2: Any = boto3.resource(
         "ec2",
@@ -63,7 +62,7 @@ def test_word_for_word_with_boto3(deployment: Deployment, fleet: Fleet) -> None:
 
 def test_word_for_word_with_aws_cli(deployment: Deployment, fleet: Fleet) -> None:
     deployment.image("tiny")
-    orc(deployment, "MapImage", ImageId=AMI, Name="tiny")
+    deployment.orc("MapImage", ImageId=AMI, Name="tiny")
     command = (
         "aws ec2 run-instances --image-id ami-0abcdef1234567890 --count 1 --instance-type t2.micro --key-name MyKeyPair"
     )
@@ -105,7 +104,7 @@ def test_the_timeline_of_a_launch(deployment: Deployment, shared: Guest) -> None
     shared.wait("instance_status_ok")
 
     def phases() -> list[str]:
-        return [phase["Name"] for phase in orc(deployment, "DescribeLaunch", InstanceId=shared.id)["Phases"]]
+        return [phase["Name"] for phase in deployment.orc("DescribeLaunch", InstanceId=shared.id)["Phases"]]
 
     wanted = {"requested", "volume", "network", "started", "address", "metadata", "user-data", "ssh"}
     eventually(lambda: wanted <= set(phases()), 20, "all phases are written down")
