@@ -56,7 +56,7 @@ class StoreError(Exception):
 
 
 class Table:
-    """The rows of one kind in memory, with their indexes."""
+    """The rows of one kind in memory, with their indexes. An attribute that is a tuple is indexed by each element."""
 
     def __init__(self, kind: type[Resource]) -> None:
         self.kind = kind
@@ -66,17 +66,18 @@ class Table:
     def put(self, resource: Resource) -> None:
         old = self.rows.get(resource.id)
         for name, index in self.indexes.items():
-            value = getattr(resource, name)
-            if old is not None and (before := getattr(old, name)) != value:
+            values = _values(resource, name)
+            if old is not None and (before := _values(old, name)) != values:
                 self._unindex(index, before, old.id)
-            index.setdefault(value, {})[resource.id] = resource
+            for value in values:
+                index.setdefault(value, {})[resource.id] = resource
         self.rows[resource.id] = resource
 
     def delete(self, resource_id: str) -> None:
         old = self.rows.pop(resource_id, None)
         if old is not None:
             for name, index in self.indexes.items():
-                self._unindex(index, getattr(old, name), resource_id)
+                self._unindex(index, _values(old, name), resource_id)
 
     def select(self, where: dict[str, Hashable]) -> list[Resource]:
         """The rows whose attributes equal `where`; the first name must be indexed, the narrowest index is used."""
@@ -88,15 +89,25 @@ class Table:
         found = list(min(candidates, key=len).values())
         if len(where) == 1:
             return found
-        return [row for row in found if all(getattr(row, name) == value for name, value in where.items())]
+        return [row for row in found if _matches(row, where)]
 
     @staticmethod
-    def _unindex(index: dict[Hashable, dict[str, Resource]], value: Hashable, resource_id: str) -> None:
-        rows = index.get(value)
-        if rows is not None:
-            rows.pop(resource_id, None)
-            if not rows:
-                index.pop(value, None)
+    def _unindex(index: dict[Hashable, dict[str, Resource]], values: tuple[Hashable, ...], resource_id: str) -> None:
+        for value in values:
+            rows = index.get(value)
+            if rows is not None:
+                rows.pop(resource_id, None)
+                if not rows:
+                    index.pop(value, None)
+
+
+def _values(resource: Resource, name: str) -> tuple[Hashable, ...]:
+    value = getattr(resource, name)
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _matches(resource: Resource, where: dict[str, Hashable]) -> bool:
+    return all(value in _values(resource, name) for name, value in where.items())
 
 
 class Store:
@@ -145,7 +156,7 @@ class Store:
     def get(self, kind: type[R], resource_id: str) -> R | None:
         return cast("R | None", self._tables[kind.KIND].rows.get(resource_id))
 
-    def all(self, kind: type[R], **where: Hashable) -> list[R]:
+    def all(self, kind: type[R], /, **where: Hashable) -> list[R]:
         """Rows whose attributes equal all of `where`, of which at least one must be indexed; without it, every row."""
         return cast("list[R]", self._tables[kind.KIND].select(where))
 
@@ -263,17 +274,13 @@ class Transaction:
             return cast("R | None", self.changed[key])
         return self.store.get(kind, resource_id)
 
-    def all(self, kind: type[R], **where: Hashable) -> list[R]:
+    def all(self, kind: type[R], /, **where: Hashable) -> list[R]:
         found = self.store.all(kind, **where)
         mine = {key[1]: value for key, value in self.changed.items() if key[0] == kind.KIND}
         if not mine:
             return found
         kept = [row for row in found if row.id not in mine]
-        fresh = [
-            cast("R", row)
-            for row in mine.values()
-            if row is not None and all(getattr(row, name) == value for name, value in where.items())
-        ]
+        fresh = [cast("R", row) for row in mine.values() if row is not None and _matches(row, where)]
         return kept + fresh
 
     def put(self, resource: R) -> R:
