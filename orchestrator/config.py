@@ -54,6 +54,16 @@ class Config:
         "public addresses, routed from this host; auto is 203.0.113.0/24, or the next that the host does not need",
         name="network.public_range",
     )
+    ipv6_range: str = _key(
+        "2001:db8:ec00::/40",
+        "IPv6 addresses, of which a VPC gets a /56 when it asks for one; routed from this host",
+        name="network.ipv6_range",
+    )
+    public_bridge: str = _key(
+        "",
+        "an existing bridge (of a LAN, or libvirt's) on which public addresses answer; empty: on this host alone",
+        name="network.public_bridge",
+    )
     network_egress: str = _key(
         "on", "whether guests may reach beyond this host", allowed=("on", "off"), name="network.egress"
     )
@@ -196,6 +206,17 @@ def _check(config: Config) -> None:
     for name in ("cpu_overcommit", "memory_overcommit", "workers"):
         if getattr(config, name) <= 0:
             raise ConfigError(f"{name}: {getattr(config, name)} must be above 0")
+    if config.public_bridge and config.public_range == "auto":
+        raise ConfigError(
+            f"network.public_bridge: with '{config.public_bridge}', set network.public_range to a part of the bridge's "
+            "LAN that nobody else uses, such as 192.168.1.128/25"
+        )
+    try:
+        ipv6 = ipaddress.IPv6Network(config.ipv6_range)
+    except ValueError as error:
+        raise ConfigError(f"network.ipv6_range: {error}") from error
+    if not 16 <= ipv6.prefixlen <= 52:
+        raise ConfigError(f"network.ipv6_range: {ipv6} must be a /16 to a /52: a VPC gets a /56 of it")
     if config.public_range != "auto":
         try:
             public = ipaddress.IPv4Network(config.public_range)

@@ -19,12 +19,12 @@ import secrets
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from aiohttp import web
@@ -32,18 +32,24 @@ from aiohttp import web
 from orchestrator.api.gateway import Gateway
 from orchestrator.api.operation import Settings
 from orchestrator.config import Config
-from orchestrator.host import Host, HostError, ranges
+from orchestrator.host import Host, HostError, Probe, Router, ranges
 from orchestrator.metadata.server import MetadataServer
 from orchestrator.model.account import ANONYMOUS_ACCOUNT, AccessKey, Account
 from orchestrator.model.image import Build, Layer
 from orchestrator.model.instance import Instance
 from orchestrator.model.lifecycle import State
-from orchestrator.model.vpc import Vpc
+from orchestrator.model.trace import Trace
+from orchestrator.model.vpc import NatGateway, PeeringConnection, Vpc
 from orchestrator.reconcile.build import Builds, register_catalogue
+from orchestrator.reconcile.flow_log import FlowLogs
 from orchestrator.reconcile.instance import Instances, Limits
 from orchestrator.reconcile.layer import Layers
 from orchestrator.reconcile.loop import Loop
-from orchestrator.reconcile.network import Networks
+from orchestrator.reconcile.nat_gateway import NatGateways
+from orchestrator.reconcile.network import LOOK_EACH_S, Networks
+from orchestrator.reconcile.peering import Peerings
+from orchestrator.reconcile.plan import plan
+from orchestrator.reconcile.trace import trace
 from orchestrator.store import Store
 
 log = logging.getLogger(__name__)
@@ -62,6 +68,8 @@ class RealHostView:
     """What API operations may see of the host."""
 
     host: Host
+    router: Callable[[str], Router | None] = lambda vpc_id: None  # what a VPC's rows come to
+    egress: bool = True  # whether anything of a guest may leave this host
 
     def console(self, instance_id: str) -> bytes:
         return self.host.compute.console(instance_id)
@@ -76,6 +84,51 @@ class RealHostView:
 
     def connect(self, vpc_id: str, address: str, port: int, timeout_s: float) -> socket.socket:
         return self.host.network.connect(vpc_id, address, port, timeout_s)
+
+    def network_plan(self, vpc_id: str) -> str:
+        """What the host would load and run for a VPC, for people to read; empty when nothing is plugged into it."""
+        router = self.router(vpc_id)
+        if router is None:
+            return ""
+        with _as_os_error():
+            return self.host.network.plan(router)
+
+    def trace(
+        self,
+        vpc_ids: Sequence[str],
+        interface_id: str,
+        source: str,
+        destination: str,
+        protocol: str,
+        destination_port: int = 0,
+    ) -> Trace:
+        """A packet's way through these VPCs, by their rows; from outside when `interface_id` is empty."""
+        probe = Probe(
+            port=interface_id,
+            source=source,
+            destination=destination,
+            protocol=protocol,
+            destination_port=destination_port,
+        )
+        planned = {vpc_id: router for vpc_id in vpc_ids if (router := self.router(vpc_id)) is not None}
+        return trace(planned, probe, egress=self.egress)
+
+    def live_trace(
+        self, vpc_id: str, interface_id: str, source: str, destination: str, protocol: str, destination_port: int = 0
+    ) -> list[str]:
+        """What the host's rules do with a packet that is sent in the place of a guest's: a line for each step."""
+        probe = Probe(
+            port=interface_id,
+            source=source,
+            destination=destination,
+            protocol=protocol,
+            destination_port=destination_port,
+        )
+        router = self.router(vpc_id)
+        if router is None:
+            raise OSError(f"nothing of {vpc_id} is on this host")
+        with _as_os_error():
+            return self.host.network.trace(router, probe)
 
     def recipes(self) -> list[str]:
         return self.host.storage.recipes()
@@ -184,21 +237,34 @@ class Controller:
                 loop.wake(Instance.KIND, instance_id)  # a step writes it down
 
             metadata = MetadataServer(self.store, self._clock, saw, self.config.state_dir)
-            networks = Networks(self.store, self.host.network, metadata)
+
+            def appeared(vpc_id: str) -> None:
+                loop.wake(Vpc.KIND, vpc_id, after_s=LOOK_EACH_S)  # from then on it asks for itself
+
+            networks = Networks(self.store, self.host.network, metadata, appeared)
             instances.append(Instances(self.store, self.host, networks, self._clock, self._limits()))
             builds = Builds(self.store, self.host.storage, self._clock)
             layers = Layers(self.store, self.host.storage)
             steps = {
                 Instance.KIND: instances[0].step,
                 Vpc.KIND: networks.step,
+                NatGateway.KIND: NatGateways(self.store, self._clock).step,
+                PeeringConnection.KIND: Peerings(self.store, self._clock).step,
                 Build.KIND: builds.step,
                 Layer.KIND: layers.step,
             }
+            flow_logs = FlowLogs(
+                self.store, self.host.network, self._router, self.config.state_dir / "flow-logs", self._clock
+            )
             loop = Loop(self.store, steps, workers=self.config.workers)
             gateway = Gateway(
                 self.store,
                 self._settings(),
-                RealHostView(self.host),
+                RealHostView(
+                    self.host,
+                    self._router,
+                    egress=self.config.network_egress == "on",
+                ),
                 self._clock,
                 any_credentials=self.config.auth == "any",
             )
@@ -209,6 +275,8 @@ class Controller:
             self.host.compute.watch(lambda name: loop.wake(Instance.KIND, name))
             loop.start()
             stack.push_async_callback(event_loop.run_in_executor, None, loop.stop, GRACE_S)
+            flow_logs.start()
+            stack.push_async_callback(event_loop.run_in_executor, None, flow_logs.stop, GRACE_S)
 
             runner = web.AppRunner(gateway.application(), access_log=None, shutdown_timeout=GRACE_S)
             await runner.setup()
@@ -226,6 +294,9 @@ class Controller:
             await self._stopped.wait()
             log.info("ending: requests and steps in flight are finished first; guests go on running")
 
+    def _router(self, vpc_id: str) -> Router | None:
+        return plan(self.store, vpc_id)
+
     def _limits(self) -> Limits:
         return Limits(
             stop=timedelta(seconds=self.config.stop_timeout_s),
@@ -240,6 +311,7 @@ class Controller:
             any_region=self.config.auth == "any",
             endpoint=self.config.endpoint,
             public_range=IPv4Network(self.config.public_range),
+            ipv6_range=IPv6Network(self.config.ipv6_range),
             processors=processors * self.config.cpu_overcommit,
             memory_mib=memory_mib * self.config.memory_overcommit,
         )
@@ -257,6 +329,8 @@ class Controller:
         loop.wake_all((Instance.KIND, i.id) for i in self.store.all(Instance) if i.state not in settled)
         loop.wake_all((Build.KIND, b.id) for b in self.store.all(Build) if b.state in ("pending", "running"))
         loop.wake_all((Vpc.KIND, vpc_id) for vpc_id in self.host.network.routers())
+        loop.wake_all((NatGateway.KIND, g.id) for g in self.store.all(NatGateway) if g.state != "available")
+        loop.wake_all((PeeringConnection.KIND, p.id) for p in self.store.all(PeeringConnection) if p.state != "active")
 
 
 def build_host(config: Config, deployment: str, accelerator: Callable[[], str]) -> Host:
@@ -277,6 +351,8 @@ def build_host(config: Config, deployment: str, accelerator: Callable[[], str]) 
             deployment,
             run_dir / "routers",
             public_range=IPv4Network(config.public_range),
+            ipv6_range=IPv6Network(config.ipv6_range),
+            public_bridge=config.public_bridge,
             egress=config.network_egress == "on",
         )
         undo.callback(network.close)

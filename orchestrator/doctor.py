@@ -60,6 +60,7 @@ def examine(config: Config, *, accelerator: str = "") -> list[Finding]:
         state_dir=config.state_dir,
         public_range=_public_range(config, state),
         egress=config.network_egress == "on",
+        public_bridge=config.public_bridge,
         deployment=state.deployment,
         router_ranges=state.vpc_ranges or (DEFAULT_VPC_CIDR,),
         accelerator=accelerator,

@@ -27,6 +27,7 @@ from cryptography.x509.oid import NameOID
 
 from orchestrator.api.signature import presign
 from orchestrator.controller import RealHostView
+from orchestrator.host import Router
 from orchestrator.host.memory import memory_host
 from tests.conftest import Serving
 
@@ -342,6 +343,18 @@ def test_beyond_loopback_only_when_told(tmp_path: Path) -> None:
     assert refused_.process.stdout is not None
     refused_.process.stdout.close()
     refused_.log.close()
+
+
+def test_the_host_shows_what_it_would_do_for_a_vpc_and_nothing_for_one_that_is_not_there() -> None:
+    router = Router(name="vpc-1", cidrs=("10.0.0.0/16",), segments=(), ports=(), policies=(), domain="", resolver="")
+    host = memory_host()
+    host.network.apply(router)
+    view = RealHostView(host, {"vpc-1": router}.get)
+    assert "10.0.0.0/16" in view.network_plan("vpc-1")
+    assert view.network_plan("vpc-2") == ""
+    for vpc_id, message in (("vpc-1", "not plugged in"), ("vpc-2", "nothing of vpc-2 is on this host")):
+        with pytest.raises(OSError, match=message):
+            view.live_trace(vpc_id, "eni-1", "10.0.0.5", "10.0.0.6", "icmp")
 
 
 def test_what_a_machine_cannot_give_is_no_fault_of_the_servers() -> None:

@@ -23,7 +23,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -34,8 +34,10 @@ from orchestrator.model import ids
 from orchestrator.model.account import Account
 from orchestrator.model.errors import EC2Error, PartlyDone, dry_run, unsupported
 from orchestrator.model.filters import FilterTable, compile_filters
+from orchestrator.model.prefix_list import service_list_id, service_list_name, service_lists
 from orchestrator.model.resource import EVERY_REGION, Resource
-from orchestrator.model.vpc import default_network
+from orchestrator.model.trace import Trace
+from orchestrator.model.vpc import PrefixList, default_network
 from orchestrator.store import Store, Transaction
 
 Answer = dict[str, Any]
@@ -63,6 +65,25 @@ class HostView(Protocol):
 
     def connect(self, vpc_id: str, address: str, port: int, timeout_s: float) -> socket.socket: ...
 
+    def network_plan(self, vpc_id: str) -> str:
+        """What the host would load and run for a VPC; empty when nothing of it is on the host."""
+
+    def trace(
+        self,
+        vpc_ids: Sequence[str],
+        interface_id: str,
+        source: str,
+        destination: str,
+        protocol: str,
+        destination_port: int = 0,
+    ) -> Trace:
+        """A packet's way through these VPCs, by their rows; from outside when `interface_id` is empty."""
+
+    def live_trace(
+        self, vpc_id: str, interface_id: str, source: str, destination: str, protocol: str, destination_port: int = 0
+    ) -> list[str]:
+        """What the host's rules do with a packet that is sent in the place of a guest's."""
+
     def recipes(self) -> list[str]: ...
 
     def receive_upload(self, upload_id: str, chunks: Iterator[bytes], limit_bytes: int) -> str: ...
@@ -76,6 +97,7 @@ class Settings:
     any_region: bool = False  # take others too, as emulators do
     endpoint: str = ""
     public_range: IPv4Network = IPv4Network("203.0.113.0/24")
+    ipv6_range: IPv6Network = IPv6Network("2001:db8:ec00::/40")  # a VPC gets a /56 of it
     processors: float = 1e9  # that running instances may have in all, overcommit included
     memory_mib: float = 1e12
 
@@ -258,15 +280,18 @@ def dispatch(store: Store, bound: Operation, call: Call) -> Answer:
 
 
 def provision(store: Store, call: Call) -> None:
-    """Give a region its default VPC when an account first comes to it."""
+    """Give a region its default VPC when an account first comes to it, and AWS's prefix lists when anyone does."""
     account = store.get(Account, call.account)
-    if account is not None and call.region in account.regions:
+    furnished = store.get(PrefixList, service_list_id(service_list_name(call.region, "s3"))) is not None
+    if furnished and account is not None and call.region in account.regions:
         return
     with store.write() as tx:
         account = tx.get(Account, call.account) or Account(id=call.account, account=call.account, created=call.now)
         if call.region not in account.regions:
             tx.put(replace(account, regions=(*account.regions, call.region)))
             tx.put_all(default_network(call.account, call.region, call.zones, call.now))
+        if not furnished:
+            tx.put_all(service_lists(call.region, call.now))
 
 
 def _fingerprint(params: Mapping[str, Any]) -> str:
@@ -331,6 +356,30 @@ def page(
     return ordered[:limit], _make_token(call, key(ordered[limit - 1]))
 
 
+def with_client_token(call: Call, answer: Answer) -> Answer:
+    """For those operations that answer the token that they were given."""
+    token = call.params.get("ClientToken")
+    return {**answer, "ClientToken": token} if token else answer
+
+
+def show_page(
+    call: Call,
+    member: str,
+    resources: Sequence[T],
+    show: Callable[[T], Any],
+    *,
+    smallest: int = 5,
+    largest: int = 1000,
+    key: Callable[[Any], str] = lambda resource: resource.id,
+) -> Answer:
+    """The answer of a listing: one `page` of what was found, each of it shown, and the token of the next."""
+    chosen, token = page(call, resources, smallest=smallest, largest=largest, key=key)
+    answer: Answer = {member: [show(resource) for resource in chosen]}
+    if token:
+        answer["NextToken"] = token
+    return answer
+
+
 def _make_token(call: Call, after: str) -> str:
     text = json.dumps([call.action, call.account, call.region, after])
     return base64.urlsafe_b64encode(text.encode()).decode()
@@ -376,11 +425,14 @@ def describe(
                 )
             found = call.find_all(kind, prefix, wanted) if wanted else call.mine(kind)
             table = filters(call) if callable(filters) else filters
-            chosen, token = page(call, choose(call, found, table), smallest=smallest, largest=largest)
-            shown: Answer = {answer: [view(call, resource) for resource in chosen]}
-            if token:
-                shown["NextToken"] = token
-            return shown
+            return show_page(
+                call,
+                answer,
+                choose(call, found, table),
+                lambda resource: view(call, resource),
+                smallest=smallest,
+                largest=largest,
+            )
 
         handler.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [

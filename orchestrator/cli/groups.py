@@ -203,3 +203,6 @@ def read_ports(word: str) -> dict[str, Any]:
         if 0 <= low <= high <= 65535:
             return {"IpProtocol": protocol or "tcp", "FromPort": low, "ToPort": high}
     raise click.UsageError(f"'{word}' are no ports: expected 22, tcp/80-90, udp/53, icmp or all")
+
+
+sg = click.Group("sg", commands=group.commands, help=group.help)

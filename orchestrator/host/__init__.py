@@ -45,11 +45,13 @@ class Disk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nic:
-    """A tap on a segment; `port` names the tap."""
+    """A tap on a segment; `port` names the tap. `index` is its number in the machine, from which its slot follows and
+    the name that the guest gives it; -1: its place in `Machine.nics`, or the first number that is free."""
 
     port: str
     segment: str
     mac: str
+    index: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,7 @@ class MachineStatus:
     power: Power
     off_reason: OffReason | None = None
     resets: int = 0  # how often the guest was reset since this process began to watch it
+    ports: tuple[str, ...] = ()  # the taps of the NICs that it has now, by port name
 
 
 class Compute(Protocol):
@@ -114,6 +117,13 @@ class Compute(Protocol):
 
     def reset(self, name: str) -> None:
         """Press the reset button."""
+
+    def plug_in(self, name: str, nic: Nic) -> None:
+        """Give a machine that runs one more NIC; one that it has already is left alone. Raises HostError for a machine
+        that does not run, CapacityError when it has no slot left."""
+
+    def unplug(self, name: str, port: str) -> None:
+        """Ask the guest to let go of a NIC. Returns at once: it has gone when `observe` no longer names its port."""
 
     def remove(self, name: str) -> None:
         """Pull the plug if it runs, and forget it. Its console's file stays until `forget`."""
@@ -203,6 +213,9 @@ class Storage(Protocol):
 
 
 # --- network -------------------------------------------------------------------------------------------------------
+#
+# Addresses and ranges are text, IPv4 or IPv6. A Router is the whole of one network; everything in it refers to the
+# rest by name, and a name that is not there counts for nothing.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +225,19 @@ class Segment:
     name: str
     cidr: str
     gateway: str  # the router's address on it
+    ipv6_cidr: str = ""
+    table: str = ""  # by which the router forwards what comes from it
+    acl: str = ""  # what may pass between this segment and all else; empty: everything
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """What a port may send, and as much again receive: at `baseline_bps` for ever, at `peak_bps` while `credit_bytes`
+    last, which are earned at the baseline. Bits per second."""
+
+    baseline_bps: int
+    peak_bps: int
+    credit_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,23 +247,28 @@ class Port:
     name: str
     segment: str
     mac: str
-    address: str
-    host_name: str  # what DHCP and DNS call it, without the domain
-    public_address: str = ""  # translated one to one at the uplink
-    public_name: str = ""  # resolves to `address` inside
-    check_addresses: bool = True  # only its own addresses may be its sources
+    address: str  # IPv4: what DHCP gives
+    more_addresses: tuple[str, ...] = ()  # further IPv4 addresses, and ranges as 10.0.0.16/28
+    ipv6_addresses: tuple[str, ...] = ()
+    host_name: str  # what DHCP calls it, without the domain
+    public: tuple[tuple[str, str], ...] = ()  # (private, public): translated one to one at the uplink
+    check_addresses: bool = True  # only its own addresses may be its sources and destinations
     policies: tuple[str, ...] = ()
+    rate: Rate | None = None
+    log: bool = False  # count its flows, for `Network.flows`
+    translator: bool = False  # no machine: the host itself sends on, under `address`, what is routed to it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allow:
     """Lets traffic in (or out) of the members of a policy. Ports are inclusive, -1 for all; for icmp, type and code."""
 
-    protocol: str  # tcp | udp | icmp | -1 | a number
+    protocol: str  # tcp | udp | icmp | icmpv6 | -1 | a number
     from_port: int = -1
     to_port: int = -1
-    peer_cidr: str = ""  # exactly one of peer_cidr and peer_policy
+    peer_cidr: str = ""  # exactly one of peer_cidr, peer_policy and peer_set
     peer_policy: str = ""
+    peer_set: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,21 +281,147 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AddressSet:
+    """Addresses and ranges under a name, that policies refer to."""
+
+    name: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AclRule:
+    """One line of an Acl. Ports are those of the destination, inclusive, -1 for all; for icmp, type and code."""
+
+    number: int
+    accept: bool
+    protocol: str  # as in Allow
+    cidr: str  # of the source inbound, of the destination outbound
+    from_port: int = -1
+    to_port: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acl:
+    """A stateless list, in order of number: the first rule that matches decides, and without any it is dropped."""
+
+    name: str
+    inbound: tuple[AclRule, ...]
+    outbound: tuple[AclRule, ...]
+
+
+class Way(StrEnum):
+    """Where a route leads."""
+
+    UPLINK = "uplink"  # outside, for ports that have a public address (IPv4) or any (IPv6)
+    OUTWARD = "outward"  # outside, IPv6 alone, and only for what begins inside
+    PORT = "port"  # to a port, whose machine sends it on
+    PEER = "peer"  # to another router
+    NOWHERE = "nowhere"  # dropped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    destination: str
+    way: Way
+    target: str = ""  # the port's or the peering's name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """The longest prefix decides. The router's own ranges lead to its segments, unless a route says more precisely."""
+
+    name: str
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peering:
+    """A cable to another router, the same for both under one name. Only what comes from `their_cidrs` and goes to
+    the router's own ranges may come in by it."""
+
+    name: str
+    router: str
+    their_cidrs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dhcp:
+    """What guests are told besides their address. Empty: they are not told."""
+
+    domain: str = ""
+    servers: tuple[str, ...] = ()  # of DNS
+    ntp_servers: tuple[str, ...] = ()
+    netbios_servers: tuple[str, ...] = ()
+    netbios_node_type: int = 0
+    ipv6_lease_s: int = 86400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A name that resolves to an address, and the first of an address also back."""
+
+    name: str  # fully qualified
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Router:
     """One isolated network as a whole. Applying it makes the host equal to it; what it does not name is removed."""
 
     name: str
-    cidr: str
+    cidrs: tuple[str, ...]
     segments: tuple[Segment, ...]
     ports: tuple[Port, ...]
     policies: tuple[Policy, ...]
-    domain: str
+    address_sets: tuple[AddressSet, ...] = ()
+    acls: tuple[Acl, ...] = ()
+    tables: tuple[Table, ...] = ()
+    peerings: tuple[Peering, ...] = ()
+    domain: str  # of the resolver: names below it that are not in `records` do not exist
     resolver: str  # the address that answers DNS, besides 169.254.169.253; empty: no DNS
-    uplink: bool = True  # the outside can be reached, by ports that have a public address
+    records: tuple[Record, ...] = ()
+    dhcp: Dhcp = Dhcp()
+    uplink: bool = True  # there is an outside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """Packets of one flow that a port sent or received, and what became of them. Ports are 0 where there are none."""
+
+    port: str
+    outbound: bool  # the port sent them
+    accepted: bool
+    protocol: int
+    source: str
+    source_port: int
+    destination: str
+    destination_port: int
+    packets: int
+    octets: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A packet to be followed through a router: a first one, as a guest behind `port` would send it."""
+
+    port: str
+    source: str
+    destination: str
+    protocol: str  # tcp | udp | icmp | icmpv6
+    destination_port: int = 0
 
 
 class Network(Protocol):
     def apply(self, router: Router) -> None: ...
+
+    def plan(self, router: Router) -> str:
+        """What `apply` would load and run, for people to read. Changes nothing."""
+
+    def flows(self, router: Router) -> list[Flow]:
+        """What the ports with `log` have sent and received since this was last asked."""
+
+    def trace(self, router: Router, probe: Probe) -> list[str]:
+        """Send a packet in the place of a guest's, and tell what the host's rules did with it: a line for each step."""
 
     def remove(self, router: str) -> None: ...
 
@@ -277,7 +434,7 @@ class Network(Protocol):
     def remove_leaks(self, routers: set[str], ports: set[str]) -> None: ...
 
     def listen(self, router: str, address: str, port: int) -> socket.socket:
-        """A listening TCP socket inside the router."""
+        """A listening TCP socket inside the router, on an IPv4 or IPv6 address."""
 
     def connect(self, router: str, address: str, port: int, timeout_s: float) -> socket.socket:
         """A TCP connection made from inside the router. Raises OSError as `socket.connect` does."""

@@ -64,6 +64,7 @@ class Expectation:
     state_dir: Path
     public_range: str
     egress: bool
+    public_bridge: str = ""
     deployment: str = ""  # what bears its mark is ours and clashes with nothing
     router_ranges: tuple[str, ...] = ()  # addresses inside isolated networks
     accelerator: str = ""  # kvm or tcg where that is known already; else it is tried
@@ -445,7 +446,7 @@ def _check_ranges(expected: Expectation) -> Finding:
     own = f"orc-{expected.deployment}" if expected.deployment else ""
     try:
         public = ipaddress.IPv4Network(expected.public_range)
-        reason = ranges.clash(public, own_device=own)
+        reason = ranges.clash(public, own_device=own, bridge=expected.public_bridge)
         routes = ranges.routes()
     except OSError as error:
         return _fail("ranges", str(error))

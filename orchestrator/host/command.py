@@ -9,9 +9,12 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
+import socket
+import struct
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -19,6 +22,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from orchestrator.host import HostError
+from orchestrator.host.netlink import Link, links
+from orchestrator.host.nft import Ruleset, Table, difference
 
 NAMESPACES = Path("/run/netns")
 DEADLINE_S = 20.0
@@ -44,14 +49,28 @@ def run(command: Sequence[str], text: str = "", *, deadline_s: float = DEADLINE_
     return done.stdout
 
 
-def ip(commands: Iterable[str]) -> None:
-    """Run several `ip` commands in one process; those after a failing one are not run."""
+def ip(commands: Iterable[str], *, family: int = 0) -> None:
+    """Run several `ip` commands in one process; those after a failing one are not run. `family` is 4 or 6 where the
+    commands do not say it themselves."""
     text = "".join(f"{command}\n" for command in commands)
     if text:
         try:
-            run(["ip", "-batch", "-"], text)
+            run(["ip", *([f"-{family}"] if family else []), "-batch", "-"], text)
         except HostError as error:
-            raise HostError(f"{error}; the commands were: {'; '.join(text.splitlines())}") from error
+            raise HostError(f"{error}; the commands were: {'; '.join(text.splitlines()[:50])}") from error
+
+
+def ask(family: int, *questions: str) -> list[list[dict[str, Any]]]:
+    """The answers of `ip` to several questions, asked in one process. `family` is 4 or 6, or 0 for all."""
+    text = "".join(f"{question}\n" for question in questions)
+    told = run(["ip", *([f"-{family}"] if family else []), "-j", "-batch", "-"], text)
+    answers, decoder, position = [], json.JSONDecoder(), 0
+    for _ in questions:
+        answer, position = decoder.raw_decode(told, position)
+        answers.append([each for each in answer if each])
+        while position < len(told) and told[position].isspace():
+            position += 1
+    return answers
 
 
 def delete_links(names: Iterable[str]) -> None:
@@ -69,38 +88,31 @@ def delete_links(names: Iterable[str]) -> None:
             return
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A network link of the namespace that was asked."""
-
-    name: str
-    alias: str
-    master: str
+_OF_THE_KERNEL = {"127.0.0.1/8", "::1/128"}
 
 
-def links() -> dict[str, Link]:
-    """The links of this thread's namespace, by name."""
-    return {
-        each["ifname"]: Link(each["ifname"], each.get("ifalias", ""), each.get("master", ""))
-        for each in _told("link", "show")
-    }
+def address_changes(present: Mapping[str, Link], wanted: Mapping[str, Collection[str]]) -> list[str]:
+    """The `ip` commands that give links these addresses, ADDRESS/LENGTH, and no others, and set them up."""
+    commands = []
+    for name, own in wanted.items():
+        link = present.get(name)
+        found = set(link.addresses) if link is not None else set()
+        commands += [f"address delete {each} dev {name}" for each in sorted(found - set(own) - _OF_THE_KERNEL)]
+        for each in own:
+            if each not in found:
+                # Nobody else can have it, so nobody is asked: detection would hold it back for a second or two.
+                commands.append(f"address replace {each} dev {name}{' nodad' if ':' in each else ''}")
+        if link is None or not link.is_up:
+            commands.append(f"link set dev {name} up")
+    return commands
 
 
-def addresses() -> dict[str, list[str]]:
-    """The IPv4 addresses of each link of this thread's namespace, as ADDRESS/LENGTH."""
-    return {
-        each["ifname"]: [f"{a['local']}/{a['prefixlen']}" for a in each["addr_info"] if a.get("family") == "inet"]
-        for each in _told("address", "show")
-    }
-
-
-def routes() -> list[tuple[str, str]]:
-    """Destination and link of the IPv4 routes of this thread's namespace."""
-    return [(each["dst"], each.get("dev", "")) for each in _told("-4", "route", "show")]
-
-
-def _told(*question: str) -> list[dict[str, Any]]:
-    return [each for each in json.loads(run(["ip", "-j", *question]) or "[]") if each]
+def has_ipv6() -> bool:
+    """Whether this thread's namespace may speak IPv6."""
+    try:
+        return Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text().strip() == "0"
+    except FileNotFoundError:
+        return False
 
 
 def write_sysctls(values: dict[str, str]) -> None:
@@ -177,42 +189,123 @@ def _environment() -> dict[str, str]:
 # --- nftables ------------------------------------------------------------------------------------------------------
 
 
-class Tables:
-    """Loads tables, and leaves alone those that are as they were loaded.
+@dataclass(slots=True)
+class _Loaded:
+    """What was last made of a table. `generation` is the namespace's when the table was last known to be like that."""
 
-    A kernel takes some 15 ms to change over, and 2 ms to tell a table. What it told after the change, handles
-    included, is remembered, so that a rule that was flushed or put back by hand counts as a difference.
+    ruleset: Ruleset
+    generation: int | None
+    listing: str | None = None  # as the kernel tells it; None while nobody has asked
+
+
+_SMALL = 500  # rules
+
+
+class Tables:
+    """Loads tables, and changes no more of them than differs.
+
+    A table that the kernel still has as it was left is turned into the new one by a difference; any other is replaced
+    whole. The kernel counts the changes of a namespace's tables (its generation): while that is the same, or has moved
+    by our own changes only, nobody has touched a thing, and it takes a fraction of a millisecond to see. When somebody
+    has, perhaps at other tables, the listing of ours decides, handles included, so that a rule that was flushed or put
+    back by hand counts as touched. That of a large table takes longer than its changes, and is asked for when there is
+    time: in a pass that changes nothing.
     """
 
     def __init__(self) -> None:
-        self._loaded: dict[tuple[str, str, str], tuple[str, str]] = {}
+        self._loaded: dict[tuple[str, str, str], _Loaded] = {}
+        self._changing = threading.Lock()
 
-    def load(self, namespace: str, table: tuple[str, str], text: str) -> None:
-        """Make `table` what `text` says. `namespace` is the name of the one that this thread is in."""
-        key = (namespace, *table)
-        before = self._loaded.get(key)
-        if before is not None and before[0] == text and before[1] == _listing(table):
-            return
-        self._loaded.pop(key, None)
-        run(["nft", "-f", "-"], text)
-        listing = _listing(table)
-        if listing is not None:
-            self._loaded[key] = (text, listing)
+    def load(self, namespace: str, ruleset: Ruleset) -> None:
+        """Make the table what `ruleset` says. `namespace` is the name of the one that this thread is in."""
+        key = (namespace, *ruleset.key)
+        before = _generation()
+        known = self._loaded.get(key)
+        if known is not None and self._intact(known, before):
+            text = difference(known.ruleset, ruleset)
+        else:
+            known, text = None, ruleset.text()
+        if text:
+            self._loaded.pop(key, None)
+            run(["nft", "-f", "-"], text)
+            self._settle(key, ruleset, before)
+        elif known is not None and known.listing is None:
+            listing = _listing(ruleset)
+            if _generation() == known.generation:
+                known.listing = listing
 
-    def drop(self, namespace: str, table: tuple[str, str]) -> None:
+    def drop(self, namespace: str, table: Table) -> None:
+        before = _generation()
         self._loaded.pop((namespace, *table), None)
         if f"table {' '.join(table)}" in run(["nft", "list", "tables"]).splitlines():
             run(["nft", "delete", "table", *table])
+            self._settle((namespace, *table), None, before)
 
     def forget(self, namespace: str) -> None:
         """The namespace is gone, and its tables with it."""
         for key in [key for key in list(self._loaded) if key[0] == namespace]:
             self._loaded.pop(key, None)
 
+    def _intact(self, known: _Loaded, generation: int | None) -> bool:
+        """Whether the kernel has the table as it was left."""
+        if generation is not None and generation == known.generation:
+            return True
+        if known.listing is None or known.listing != _listing(known.ruleset):
+            return False
+        known.generation = generation
+        return True
 
-def _listing(table: tuple[str, str]) -> str | None:
-    """A table as the kernel has it; None when it has none."""
+    def _settle(self, key: tuple[str, str, str], ruleset: Ruleset | None, before: int | None) -> None:
+        """Remember a table that was changed, and that the others of its namespace were not."""
+        after = _generation()
+        with self._changing:
+            if before is not None and after is not None and after == (before + 1) % 2**32:
+                for other, loaded in list(self._loaded.items()):
+                    if other[0] == key[0] and loaded.generation == before:
+                        loaded.generation = after
+                if ruleset is not None:
+                    listing = _listing(ruleset) if sum(map(len, ruleset.chains.values())) <= _SMALL else None
+                    self._loaded[key] = _Loaded(ruleset, after, listing)
+            elif ruleset is not None:  # somebody else has changed something in the meantime
+                listing = _listing(ruleset)
+                if listing is not None:
+                    self._loaded[key] = _Loaded(ruleset, after, listing)
+
+
+_DYNAMIC_ELEMENTS = re.compile(
+    r"^(\tset [^\n]*\n(?:\t\t(?!elements)[^\n]*\n)*?\t\tflags dynamic[^\n]*\n(?:\t\t(?!elements)[^\n]*\n)*)"
+    r"\t\telements = \{[^}]*\}\n",
+    re.MULTILINE,
+)
+
+
+def _listing(ruleset: Ruleset) -> str | None:
+    """A table as the kernel has it, without what packets put into it; None when it has none."""
     try:
-        return run(["nft", "-n", "-a", "list", "table", *table])
+        return _DYNAMIC_ELEMENTS.sub(r"\1", run(["nft", "-n", "-a", "-s", "list", "table", *ruleset.key]))
     except HostError:
         return None
+
+
+_NETLINK_NETFILTER = 12
+_GET_GENERATION = (10 << 8) | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
+_GENERATION_ID = 1  # NFTA_GEN_ID
+
+
+def _generation() -> int | None:
+    """How often the tables of this thread's namespace have been changed; None when the kernel does not say."""
+    request = struct.pack("=IHHIIBBH", 20, _GET_GENERATION, 1, 1, 0, 0, 0, 0)  # nlmsghdr and nfgenmsg
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as link:
+            link.settimeout(DEADLINE_S)
+            link.send(request)
+            answer = link.recv(4096)
+    except OSError:
+        return None
+    at = 20
+    while at + 4 <= len(answer):
+        length, kind = struct.unpack_from("=HH", answer, at)
+        if kind == _GENERATION_ID and length == 8:
+            return int(struct.unpack_from("!I", answer, at + 4)[0])
+        at += max(4, (length + 3) & ~3)
+    return None

@@ -14,13 +14,14 @@ import os
 import pwd
 import select
 import signal
-from ipaddress import IPv4Network
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
-from orchestrator.host import HostError, Port, Router
+from orchestrator.host import HostError, Router
 from orchestrator.host.command import run
 from orchestrator.host.links import MTU_BYTES, UPLINK, leg_name
-from orchestrator.host.ruleset import METADATA_ADDRESS
+from orchestrator.host.well_known import RESOLVER_IPV6_ADDRESS
 
 LEASE_S = 86400
 STOP_DEADLINE_S = 5.0
@@ -29,6 +30,7 @@ _USER = "dnsmasq"
 
 def configuration(router: Router, directory: Path, *, user: str, upstream: str) -> str:
     """`upstream` is the server that is asked for other names; empty: they do not exist."""
+    has_ipv6 = any(segment.ipv6_cidr for segment in router.segments)
     lines = [
         *_process(directory, user),
         "no-resolv",
@@ -41,8 +43,9 @@ def configuration(router: Router, directory: Path, *, user: str, upstream: str) 
         "leasefile-ro",
         "no-ping",
         f"dhcp-hostsfile={directory / 'hosts'}",
-        f"domain={router.domain}",
         f"dhcp-option=option:mtu,{MTU_BYTES}",
+        *_options(router, has_ipv6=has_ipv6),
+        *(["enable-ra"] if has_ipv6 else []),
     ]
     for segment in router.segments:
         tag, network = leg_name(segment.name), IPv4Network(segment.cidr)
@@ -50,9 +53,14 @@ def configuration(router: Router, directory: Path, *, user: str, upstream: str) 
             f"dhcp-range=set:{tag},{network.network_address},static,{network.netmask},{LEASE_S}",
             f"dhcp-option=tag:{tag},option:router,{segment.gateway}",
         ]
+        if segment.ipv6_cidr:
+            # Static: addresses are those of `hosts`, and the flag for managed ones is set. Off-link: no guest looks for
+            # another as a neighbour.
+            inner = IPv6Network(segment.ipv6_cidr)
+            lease_s = router.dhcp.ipv6_lease_s
+            lines.append(f"dhcp-range=set:{tag},{inner.network_address},static,off-link,{inner.prefixlen},{lease_s}")
     if router.resolver:
         lines += [
-            f"dhcp-option=option:dns-server,{router.resolver}",
             f"addn-hosts={directory / 'names'}",
             f"local=/{router.domain}/",
             "domain-needed",
@@ -62,8 +70,37 @@ def configuration(router: Router, directory: Path, *, user: str, upstream: str) 
         # Without anybody to ask, what is not here does not exist. To refuse would have guests ask again for seconds.
         lines.append(f"server={upstream}" if upstream else "address=/#/")
     else:
-        lines += ["port=0", "dhcp-option=option:dns-server"]
+        lines.append("port=0")
     return _text(lines)
+
+
+def _options(router: Router, *, has_ipv6: bool) -> list[str]:
+    """What guests are told besides their address. An option without a value is not sent at all."""
+    dhcp = router.dhcp
+    servers, servers6 = _families(dhcp.servers)
+    if router.resolver in servers:
+        servers6 = [RESOLVER_IPV6_ADDRESS, *servers6]
+    ntp, ntp6 = _families(dhcp.ntp_servers)
+    lines = [
+        ",".join(["dhcp-option=option:dns-server", *servers]),
+        f"dhcp-option=option:domain-name,{dhcp.domain}" if dhcp.domain else "dhcp-option=option:domain-name",
+        f"dhcp-option=option:ntp-server,{','.join(ntp)}" if ntp else "",
+        f"dhcp-option=option:netbios-ns,{','.join(dhcp.netbios_servers)}" if dhcp.netbios_servers else "",
+        f"dhcp-option=option:netbios-nodetype,{dhcp.netbios_node_type}" if dhcp.netbios_node_type else "",
+    ]
+    if has_ipv6:
+        lines += [
+            ",".join(["dhcp-option=option6:dns-server", *(f"[{each}]" for each in servers6)]),
+            f"dhcp-option=option6:domain-search,{','.join(dhcp.domain.split())}" if dhcp.domain else "",
+            f"dhcp-option=option6:ntp-server,{','.join(f'[{each}]' for each in ntp6)}" if ntp6 else "",
+        ]
+    return [line for line in lines if line]
+
+
+def _families(addresses: Iterable[str]) -> tuple[list[str], list[str]]:
+    """IPv4 and IPv6."""
+    known = list(addresses)
+    return [each for each in known if ":" not in each], [each for each in known if ":" in each]
 
 
 def forwarder(address: str, directory: Path, *, user: str) -> str:
@@ -72,26 +109,27 @@ def forwarder(address: str, directory: Path, *, user: str) -> str:
 
 
 def hosts(router: Router) -> str:
-    """Who gets which address, for DHCP."""
-    ports = sorted(router.ports, key=lambda port: port.name)
-    return _text([f"{port.mac.lower()},{port.address},{port.host_name}" for port in ports])
+    """Who gets which address, for DHCP. With several of one family, the first."""
+    lines = []
+    for port in sorted(router.ports, key=lambda port: port.name):
+        if not port.translator:
+            ipv6 = [f"[{each}]" for each in port.ipv6_addresses[:1]]
+            lines.append(",".join([port.mac.lower(), port.address, *ipv6, port.host_name]))
+    return _text(lines)
 
 
 def names(router: Router) -> str:
     """Who has which names, for DNS. The first one of an address is what it resolves to."""
-    lines = [f"{METADATA_ADDRESS} instance-data.{router.domain}"]
-    for port in sorted(router.ports, key=lambda port: port.name):
-        lines.append(f"{port.address} {_full(port, router)}")
-        lines += [f"{port.address} {port.public_name}"] if port.public_name else []
-    return _text(lines)
-
-
-def _full(port: Port, router: Router) -> str:
-    return f"{port.host_name}.{router.domain} {port.host_name}" if router.domain else port.host_name
+    return _text([f"{record.address} {record.name}" for record in router.records])
 
 
 def _process(directory: Path, user: str) -> list[str]:
     return [f"user={user}", f"pid-file={directory / 'dnsmasq.pid'}", "bind-dynamic", "no-poll", "cache-size=1000"]
+
+
+def _ipv6_lines(hosts: str) -> set[str]:
+    """Those that give an IPv6 address away."""
+    return {line for line in hosts.splitlines() if "[" in line}
 
 
 def _text(lines: list[str]) -> str:
@@ -108,14 +146,18 @@ class Dnsmasq:
     def start(self, configuration: str, tables: dict[str, str], *, reread: bool = False) -> None:
         """Have it run in this thread's namespace, with this configuration and the tables (by file name).
 
-        One that runs so already is only told to read tables that are new, or, with `reread`, all of them.
+        One that runs so already is only told to read tables that are new, or, with `reread`, all of them. It is
+        started anew when an IPv6 address has lost its owner: it keeps the lease for whoever had it, whatever the
+        tables say.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
-        new = [name for name, text in tables.items() if _read(self._directory / name) != text]
+        before = {name: _read(self._directory / name) for name in tables}
+        new = [name for name, text in tables.items() if before[name] != text]
+        lost = any(_ipv6_lines(before[name] or "") - _ipv6_lines(tables[name]) for name in new)
         for name in new:
             write(self._directory / name, tables[name])
         process = self._process(os.stat("/proc/thread-self/ns/net").st_ino)
-        if process is not None and _read(self._configuration) == configuration:
+        if process is not None and _read(self._configuration) == configuration and not lost:
             if new or reread:
                 os.kill(process, signal.SIGHUP)
             return

@@ -25,15 +25,24 @@ import queue
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from xml.etree import ElementTree
 
 import libvirt
 
-from orchestrator.host import CapacityError, HostError, Machine, MachineStatus, OffReason, Power
-from orchestrator.host.xml import NAMESPACE, DomainFiles, DomainTemplate, KernelFiles
+from orchestrator.host import CapacityError, HostError, Machine, MachineStatus, Nic, OffReason, Power
+from orchestrator.host.xml import (
+    MAX_NICS,
+    NAMESPACE,
+    DomainFiles,
+    DomainTemplate,
+    KernelFiles,
+    alias,
+    nic_address,
+    port_of,
+)
 
 T = TypeVar("T")
 
@@ -50,6 +59,8 @@ _OFF_REASONS = {
     libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: OffReason.CRASHED,
     libvirt.VIR_DOMAIN_SHUTOFF_FAILED: OffReason.FAILED,
 }
+# The domain has ended, or is being removed.
+_GONE = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
 # What the same call will meet again, however often it is made.
 _LASTING_ERRORS = frozenset(
     {
@@ -150,6 +161,42 @@ class LibvirtCompute:
     def reset(self, name: str) -> None:
         self._act("reset", name, lambda domain: domain.reset(0))
 
+    def plug_in(self, name: str, nic: Nic) -> None:
+        """Into the domain that runs alone: the next start defines it anew, and libvirtd, when it is started anew, knows
+        its running domains as they are."""
+
+        def plug_in(connection: Any) -> None:
+            domain = self._own(connection, name)
+            try:
+                present = _nics(domain) if domain is not None and domain.isActive() else None
+                if present is None:
+                    raise HostError(f"{name} does not run, so no interface can be plugged into it")
+                if nic.port in present:
+                    return
+                domain.attachDeviceFlags(
+                    self._template.render_interface(nic, _number(name, nic, present)), libvirt.VIR_DOMAIN_AFFECT_LIVE
+                )
+            except libvirt.libvirtError as error:
+                if error.get_error_code() not in _GONE:
+                    raise
+                raise HostError(f"{name} does not run any more, so no interface can be plugged into it") from error
+
+        self._call(f"plug {nic.port} into {name}", plug_in)
+
+    def unplug(self, name: str, port: str) -> None:
+        def unplug(connection: Any) -> None:
+            domain = self._own(connection, name)
+            if domain is None:
+                return
+            try:
+                if domain.isActive() and port in _nics(domain):
+                    domain.detachDeviceAlias(alias(port), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() not in (*_GONE, libvirt.VIR_ERR_DEVICE_MISSING):
+                    raise
+
+        self._call(f"unplug {port} from {name}", unplug)
+
     def remove(self, name: str) -> None:
         def remove(connection: Any) -> None:
             domain = self._own(connection, name)
@@ -178,24 +225,24 @@ class LibvirtCompute:
     # --- what is so ---
 
     def observe(self, name: str) -> MachineStatus | None:
-        def state(connection: Any) -> tuple[int, int] | None:
+        def look(connection: Any) -> tuple[Power, OffReason | None, tuple[str, ...]] | None:
             domain = self._own(connection, name)
             if domain is None:
                 return None
             try:
-                number, reason = domain.state()
+                power, off_reason = _power(*domain.state())
+                return power, off_reason, () if power is Power.OFF else tuple(_nics(domain))
             except libvirt.libvirtError as error:
                 if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                     return None
                 raise
-            return number, reason
 
-        seen = self._call(f"observe {name}", state)
+        seen = self._call(f"observe {name}", look)
         if seen is None:
             return None
-        power, off_reason = _power(*seen)
+        power, off_reason, ports = seen
         with self._lock:
-            return MachineStatus(name, power, off_reason, self._resets[name])
+            return MachineStatus(name, power, off_reason, self._resets[name], ports)
 
     def names(self) -> list[str]:
         return self._call("list the domains", self._names)
@@ -294,8 +341,9 @@ class LibvirtCompute:
             connection.registerCloseCallback(self._on_close, None)
             with contextlib.suppress(libvirt.libvirtError):  # a driver inside this process has no keep-alive
                 connection.setKeepAlive(_KEEPALIVE_S, _KEEPALIVE_MISSED)
-            connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None)
             connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot, None)
+            for event in (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED):
+                connection.domainEventRegisterAny(None, event, self._on_change, None)
         except libvirt.libvirtError as error:
             raise HostError(f"libvirt does not answer at {self._uri}: {error}") from error
         return connection
@@ -303,7 +351,7 @@ class LibvirtCompute:
     def _on_close(self, _connection: Any, _reason: int, _opaque: Any) -> None:
         self._reconnect_soon()
 
-    def _on_lifecycle(self, _connection: Any, domain: Any, _event: int, _detail: int, _opaque: Any) -> None:
+    def _on_change(self, _connection: Any, domain: Any, *_details: Any) -> None:
         self._events.put(domain)
 
     def _on_reboot(self, _connection: Any, domain: Any, _opaque: Any) -> None:
@@ -499,6 +547,36 @@ def _deployment(domain: Any) -> str | None:
             return None
         raise
     return ElementTree.fromstring(text).get("id", "")  # noqa: S314  # as libvirt prints it
+
+
+def _nics(domain: Any) -> dict[str, tuple[int, int]]:
+    """Bus and slot of each interface that the domain has now, by port, in the order of their numbers."""
+    found: dict[str, tuple[int, int]] = {}
+    tree = ElementTree.fromstring(domain.XMLDesc(0))  # noqa: S314  # as libvirt prints it
+    for interface in tree.iterfind("./devices/interface"):
+        name, address = interface.find("alias"), interface.find("address")
+        port = port_of(name.get("name", "")) if name is not None else ""
+        if port and address is not None:
+            found[port] = (int(address.get("bus", ""), 16), int(address.get("slot", ""), 16))
+    return dict(sorted(found.items(), key=lambda nic: nic[1]))
+
+
+def _number(name: str, nic: Nic, present: Mapping[str, tuple[int, int]]) -> int:
+    """The number at which `nic` is plugged in: any but 0, which has a place that cannot be plugged."""
+    taken = {address: port for port, address in present.items()}
+    free = [number for number in range(1, MAX_NICS) if nic_address(number) not in taken]
+    if not free:
+        raise CapacityError(f"{name} has {MAX_NICS - 1} interfaces besides its first, so {nic.port} finds no slot")
+    if nic.index < 0:
+        return free[0]
+    if not 1 <= nic.index < MAX_NICS:
+        raise HostError(
+            f"{nic.port} cannot be plugged in as interface {nic.index}: 1 to {MAX_NICS - 1} are allowed",
+            retryable=False,
+        )
+    if nic.index not in free:
+        raise HostError(f"{nic.port} cannot be interface {nic.index} of {name}: {taken[nic_address(nic.index)]} is")
+    return nic.index
 
 
 def _power(state: int, reason: int) -> tuple[Power, OffReason | None]:

@@ -18,17 +18,22 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pprint import pformat
 
 from orchestrator.host import (
     BuiltImage,
     CapacityError,
+    Flow,
     Host,
     HostError,
     LayerStatus,
     Machine,
     MachineStatus,
+    Nic,
     OffReason,
+    Port,
     Power,
+    Probe,
     Router,
 )
 
@@ -78,13 +83,17 @@ class _Running:
     starts: int = 1
     console: bytes = b""
     serial: socket.socket | None = None  # the guest's end of the live serial port
+    nics: dict[str, Nic] = field(default_factory=dict)  # those of the machine that runs, by port
+    leaving: set[str] = field(default_factory=set)  # ports that the guest has been asked to let go of
 
 
 class MemoryCompute:
-    """`processors` and `memory_mib` are what the host has in all; what runs is held against the memory."""
+    """`processors` and `memory_mib` are what the host has in all; what runs is held against the memory. A machine has
+    slots for `nics`."""
 
-    def __init__(self, *, processors: int = 1 << 20, memory_mib: int = 1 << 40) -> None:
+    def __init__(self, *, processors: int = 1 << 20, memory_mib: int = 1 << 40, nics: int = 32) -> None:
         self.fault: Fault = _no_fault
+        self._most_nics = nics
         self._processors = processors
         self._memory_mib = memory_mib
         self._used_mib = 0
@@ -92,6 +101,7 @@ class MemoryCompute:
         self._machines: dict[str, _Running] = {}
         self._consoles: dict[str, bytes] = {}  # of machines that are gone, until forget
         self._deaf: set[str] = set()
+        self._grasping: set[str] = set()
         self._watchers: list[Callable[[str], None]] = []
 
     def start(self, machine: Machine) -> None:
@@ -109,11 +119,12 @@ class MemoryCompute:
             self._used_mib += machine.memory_mib
             if known is None:
                 kept = self._consoles.pop(machine.name, b"")
-                self._machines[machine.name] = _Running(machine, console=kept)
+                known = self._machines[machine.name] = _Running(machine, console=kept)
             else:
                 known.machine = machine
                 known.power, known.off_reason = Power.RUNNING, None
                 known.starts += 1
+            known.nics = {nic.port: nic for nic in machine.nics}
         self._wake(machine.name)
 
     def ask_to_stop(self, name: str) -> None:
@@ -130,12 +141,35 @@ class MemoryCompute:
         self.fault("reset", name)
         self._reset(name)
 
+    def plug_in(self, name: str, nic: Nic) -> None:
+        self.fault("plug_in", name)
+        with self._lock:
+            known = self._machines.get(name)
+            if known is None or known.power is Power.OFF:
+                raise HostError(f"{name} does not run, so no interface can be plugged into it")
+            if nic.port in known.nics:
+                return
+            if len(known.nics) >= self._most_nics:
+                raise CapacityError(f"{name} has {len(known.nics)} interfaces, so {nic.port} finds no slot")
+            known.nics[nic.port] = nic
+
+    def unplug(self, name: str, port: str) -> None:
+        self.fault("unplug", name)
+        with self._lock:
+            known = self._machines.get(name)
+            if known is None or port not in known.nics:
+                return
+            known.leaving.add(port)
+        if name not in self._grasping:
+            self.guest_lets_go(name, port)
+
     def remove(self, name: str) -> None:
         self.fault("remove", name)
         self._turn_off(name, OffReason.DESTROYED)
         with self._lock:
             gone = self._machines.pop(name, None)
             self._deaf.discard(name)
+            self._grasping.discard(name)
             if gone is None:
                 return
             self._consoles[name] = _console_text(gone)
@@ -150,7 +184,9 @@ class MemoryCompute:
         self.fault("observe", name)
         with self._lock:
             known = self._machines.get(name)
-            return MachineStatus(name, known.power, known.off_reason, known.resets) if known else None
+            if known is None:
+                return None
+            return MachineStatus(name, known.power, known.off_reason, known.resets, tuple(known.nics))
 
     def names(self) -> list[str]:
         self.fault("names", "")
@@ -228,6 +264,25 @@ class MemoryCompute:
         """From now on the guest does not react when asked to stop or to reboot."""
         self._deaf.add(name)
 
+    def hold_on(self, name: str) -> None:
+        """From now on the guest does not let go of an interface when asked to, until `guest_lets_go`, or a reset."""
+        self._grasping.add(name)
+
+    def guest_lets_go(self, name: str, port: str) -> None:
+        """Of an interface that it was asked to let go of. Raises LookupError when it was not."""
+        with self._lock:
+            known = self._machines[name]
+            if port not in known.leaving:
+                raise LookupError(f"nobody has asked {name} to let go of {port}")
+            known.leaving.discard(port)
+            del known.nics[port]
+        self._wake(name)
+
+    def nics(self, name: str) -> tuple[Nic, ...]:
+        """What is plugged into it now."""
+        with self._lock:
+            return tuple(self._machines[name].nics.values())
+
     def crash(self, name: str) -> None:
         self._turn_off(name, OffReason.CRASHED)
 
@@ -250,6 +305,7 @@ class MemoryCompute:
             if known is None or known.power is Power.OFF:
                 return
             known.power, known.off_reason = Power.OFF, reason
+            known.nics, known.leaving = {}, set()
             self._used_mib -= known.machine.memory_mib
             _hang_up(known)
         self._wake(name)
@@ -260,6 +316,9 @@ class MemoryCompute:
             if known is None or known.power is Power.OFF:
                 return
             known.resets += 1
+            for port in known.leaving:
+                del known.nics[port]
+            known.leaving = set()
         self._wake(name)
 
     def _wake(self, name: str) -> None:
@@ -384,11 +443,13 @@ class MemoryStorage:
 
 class MemoryNetwork:
     """Routers as they were applied. `listen` opens sockets on the loopback, and `connect` reaches those, and what a
-    test registers in `endpoints`, and ssh on the address of any port; everything else refuses the connection."""
+    test registers in `endpoints`, and ssh on the address of any port; everything else refuses the connection. No packet
+    passes: the flows are those that a test puts into `flowed`."""
 
     def __init__(self) -> None:
         self.fault: Fault = _no_fault
         self.applied: dict[str, Router] = {}
+        self.flowed: dict[str, list[Flow]] = {}  # by router; until they are asked for
         # (router, address, port) inside -> (address, port) that a socket connects to
         self.endpoints: dict[tuple[str, str, int], tuple[str, int]] = {}
         self._lock = threading.Lock()
@@ -397,6 +458,25 @@ class MemoryNetwork:
         self.fault("apply", router.name)
         with self._lock:
             self.applied[router.name] = router
+
+    def plan(self, router: Router) -> str:
+        self.fault("plan", router.name)
+        return f"{pformat(router, width=120)}\n"
+
+    def flows(self, router: Router) -> list[Flow]:
+        """Those of its ports with `log` that a test has put there."""
+        self.fault("flows", router.name)
+        logged = {port.name for port in router.ports if port.log}
+        with self._lock:
+            return [flow for flow in self.flowed.pop(router.name, []) if flow.port in logged]
+
+    def trace(self, router: Router, probe: Probe) -> list[str]:
+        self.fault("trace", router.name)
+        with self._lock:
+            known = self.applied.get(router.name)
+        if known is None or all(port.name != probe.port for port in known.ports):
+            raise HostError(f"{probe.port} of {router.name} is not plugged in on this host")
+        return [f"{probe.port}: packet {probe.source} -> {probe.destination} {probe.protocol} (simulated)"]
 
     def remove(self, router: str) -> None:
         self.fault("remove", router)
@@ -437,8 +517,10 @@ class MemoryNetwork:
         with self._lock:
             if router not in self.applied:
                 raise HostError(f"there is no router {router} to listen in")
-            listener = socket.create_server(("127.0.0.1", 0))
-            self.endpoints[(router, address, port)] = listener.getsockname()
+            ipv6 = ":" in address
+            family, loopback = (socket.AF_INET6, "::1") if ipv6 else (socket.AF_INET, "127.0.0.1")
+            listener = socket.create_server((loopback, 0), family=family)
+            self.endpoints[(router, address, port)] = listener.getsockname()[:2]
             return listener
 
     def connect(self, router: str, address: str, port: int, timeout_s: float) -> socket.socket:
@@ -447,7 +529,7 @@ class MemoryNetwork:
             endpoint = self.endpoints.get((router, address, port))
             known = self.applied.get(router)
         if endpoint is None:
-            if port == SSH_PORT and known and any(plugged.address == address for plugged in known.ports):
+            if port == SSH_PORT and known and any(address in _addresses(plugged) for plugged in known.ports):
                 ours, guests = socket.socketpair()  # a simulated guest takes the call, and hangs up
                 guests.close()
                 return ours
@@ -465,8 +547,14 @@ class MemoryNetwork:
 
     def _forget(self, router: str) -> None:
         self.applied.pop(router, None)
+        self.flowed.pop(router, None)
         for key in [key for key in self.endpoints if key[0] == router]:
             del self.endpoints[key]
+
+
+def _addresses(port: Port) -> tuple[str, ...]:
+    """Where a simulated guest answers."""
+    return () if port.translator else (port.address, *port.more_addresses, *port.ipv6_addresses)
 
 
 @dataclass(frozen=True, slots=True)

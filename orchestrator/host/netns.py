@@ -7,12 +7,15 @@
     |                sn-0123... bridge  |  dnsmasq               |     |  /32 routes of public    |
     | eni-... (tap) ---------+--- sl-... === sn-... (gateway)    |     |  addresses               |
     |                           |       |  policies, NAT  uplink ===== vpc-0123456789a           |
-    | orc-DEPLOYMENT ================================================== host                      |
+    |                           |       |                pcx-... ===== another router (peering.py)
+    | orc-DEPLOYMENT ================================================== host   (edge.py)          |
     +---------------------------+       +------------------------+     +--------------------------+
 
 Taps are isolated from each other and the leg answers ARP for everybody (proxy_arp_pvlan), so all traffic passes the
-router. Traffic of routers meets in the edge only, so their addresses may overlap. What the host itself gets is one
-link, one address, one route, one nftables table, and with egress a second.
+router, which forwards it by the table of its segment (routing.py). A port without a machine has a namespace of its own
+behind its tap (translator.py). Traffic of routers meets in the edge and on cables between two of them, so their
+addresses may overlap. What the host itself gets is one link, one address, one route, one nftables table, and with
+egress a second table; an IPv6 address and route too, once a router has IPv6.
 
 Everything is looked at before it is changed, and made in an order in which nothing passes before its rules are there.
 The links of the root namespace say in their alias whose they are (`orc-DEPLOYMENT/ROUTER`), and so does lo of each
@@ -27,40 +30,58 @@ import shutil
 import socket
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from ipaddress import IPv4Address, IPv4Network
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_interface
 from pathlib import Path
 
-from orchestrator.host import HostError, Router, dnsmasq, ruleset
+from orchestrator.host import (
+    Flow,
+    HostError,
+    Port,
+    Probe,
+    Router,
+    dnsmasq,
+    edge,
+    peering,
+    routing,
+    ruleset,
+    shaping,
+    tracing,
+    translator,
+)
 from orchestrator.host.command import (
     NAMESPACES,
-    Link,
     Tables,
-    addresses,
+    address_changes,
     alongside,
     delete_links,
     entering,
     forget_namespace,
     inside,
     ip,
-    links,
     namespace_exists,
-    routes,
     write_sysctls,
 )
+from orchestrator.host.edge import ROUTING, link_settings
+from orchestrator.host.flows import FlowCounts
 from orchestrator.host.links import (
-    EDGE_TO_HOST,
+    FAR_SIDE,
     MTU_BYTES,
     UPLINK,
     bridge_name,
-    edge_name,
+    lan_plug_name,
+    leg_address,
     leg_mac,
     leg_name,
+    peer_name,
     plug_name,
     tap_name,
+    translator_name,
     uplink_name,
 )
+from orchestrator.host.netlink import Link, links
 
 DEFAULT_PUBLIC_RANGE = IPv4Network("203.0.113.0/24")
 
@@ -68,7 +89,6 @@ _HOST = ""  # the name of the namespace that we were started in
 _GUARD_SHARE = "guard.nft"
 _FORWARDER = ".forwarder"
 _BACKLOG = 128
-_FIRST_UPLINK_INDEX = 100_000
 
 
 class NetnsNetwork:
@@ -76,16 +96,32 @@ class NetnsNetwork:
     edge's. `run_dir` holds a directory per router; dnsmasq runs as its own user if that one can get there."""
 
     def __init__(
-        self, deployment: str, run_dir: Path, *, public_range: IPv4Network = DEFAULT_PUBLIC_RANGE, egress: bool = False
+        self,
+        deployment: str,
+        run_dir: Path,
+        *,
+        public_range: IPv4Network = DEFAULT_PUBLIC_RANGE,
+        ipv6_range: IPv6Network | None = None,
+        public_bridge: str = "",
+        egress: bool = False,
     ) -> None:
         self.deployment = deployment
         self._run_dir = run_dir.absolute()
-        self._public_range = public_range
-        self._egress = egress
-        self._edge = edge_name(deployment)
+        self._outside = edge.Outside(
+            deployment=deployment,
+            public_range=public_range,
+            ipv6_range=ipv6_range,
+            egress=egress,
+            bridge=public_bridge,
+        )
+        self._edge = self._outside.name
         self._tables = Tables()
+        self._queues = shaping.Queues()
+        self._flows = FlowCounts()
         self._shared = threading.Lock()  # the guard, the edge and the host's side
         self._routers: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._cables = peering.Cables(self._edge, self._settle)
+        self._forwarding: dict[str, threading.Lock] = defaultdict(threading.Lock)  # taken last
         self._seen: set[str] = set()  # routers that this process has applied
         self._cleared = False  # of what another setting of `egress` left
 
@@ -99,20 +135,54 @@ class NetnsNetwork:
                 directory.mkdir(parents=True, exist_ok=True)
                 dnsmasq.write(directory / _GUARD_SHARE, share)
                 fresh = self._make_host_side(router)
-                guard = alongside(self._load_guard)
-                edge = entering(self._edge, lambda: self._make_edge(router, fresh=fresh))
-                rest = entering(router.name, lambda: self._make_router(router, edge))
+                guard = alongside(lambda: self._hold_ports(router))
+                lan = edge.look_at_lan(self._outside)
+                uplink = entering(self._edge, lambda: self._make_edge(router, lan, fresh=fresh))
+                rest = entering(router.name, lambda: self._make_router(router, uplink))
+                translators = self._make_translators(router)
                 # Whatever fails: nothing of it goes on after the locks are given back.
                 guard.exception()
-                edge.exception()
-            rest.exception()
+                uplink.exception()
+            inner = [rest, *translators]
+            for job in inner:
+                job.exception()
             try:
                 guard.result()
-                edge.result()
-                rest.result()
+                uplink.result()
+                for job in inner:
+                    job.result()
             except OSError as error:
                 raise HostError(f"{router.name} could not be made: {error}") from error
             self._seen.add(router.name)
+
+    def plan(self, router: Router) -> str:
+        directory = self._run_dir / router.name
+        cables = {peer_name(each.name) for each in router.peerings}
+        legs = {leg_name(segment.name) for segment in router.segments}
+        # The addresses of the uplink are those that it would get if it were the first.
+        gateway = str(ruleset.UPLINK_RANGE[0]) if router.uplink else ""
+        forwarding = routing.wanted(router, {UPLINK, *legs, *cables}, gateway)
+        parts = {
+            "nftables, in the router": ruleset.router(router).text(),
+            "nftables, at its ports": ruleset.guard_elements(self.deployment, router),
+            **{
+                f"nftables, behind {port.name}": ruleset.translator(port).text()
+                for port, _ in translator.translators(router)
+            },
+            "rules and routes": forwarding.text,
+            "dnsmasq.conf": self._dnsmasq_text(router, directory),
+            "hosts, for DHCP": dnsmasq.hosts(router),
+            "names, for DNS": dnsmasq.names(router),
+        }
+        return "\n".join(f"# {title}\n{text}" for title, text in parts.items() if text)
+
+    def flows(self, router: Router) -> list[Flow]:
+        with self._routers[router.name]:
+            return self._flows.since(router)
+
+    def trace(self, router: Router, probe: Probe) -> list[str]:
+        with self._routers[router.name]:
+            return tracing.trace(router, probe)
 
     def remove(self, router: str) -> None:
         """Raises HostError, and removes nothing, while a tap is plugged in."""
@@ -127,9 +197,13 @@ class NetnsNetwork:
                 if namespace_exists(self._edge):
                     inside(self._edge, lambda: delete_links([uplink_name(router)]))
                 delete_links(sorted(own, key=_plugs_first))
+                translator.forget(translator.namespaces(router), self._tables)
                 if router in self._directories() or self._is_ours(router):
                     forget_namespace(router)
                 self._tables.forget(router)
+                self._queues.forget(router)
+                self._flows.forget(router)
+                self._cables.forget(router)
                 self._seen.discard(router)
                 shutil.rmtree(self._run_dir / router, ignore_errors=True)
                 if self._directories():
@@ -146,6 +220,9 @@ class NetnsNetwork:
     def remove_leaks(self, routers: set[str], ports: set[str]) -> None:
         found = self._leaks(routers, ports)
         delete_links(name for kind, name, _ in found if kind == "tap")
+        with self._shared:
+            delete_links(tap_name(name.rpartition(".")[2]) for kind, name, _ in found if kind == "translator")
+            translator.forget((name for kind, name, _ in found if kind == "translator"), self._tables)
         for router in sorted({router for _, _, router in found if router}):
             self.remove(router)
         with self._shared:
@@ -154,7 +231,7 @@ class NetnsNetwork:
 
     def listen(self, router: str, address: str, port: int) -> socket.socket:
         def make() -> socket.socket:
-            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            listener = socket.socket(_family(address), socket.SOCK_STREAM)
             try:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind((address, port))
@@ -170,7 +247,7 @@ class NetnsNetwork:
             raise HostError(f"cannot listen on {address}:{port} inside {router}: {error}") from error
 
     def connect(self, router: str, address: str, port: int, timeout_s: float) -> socket.socket:
-        connection = inside(router, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        connection = inside(router, lambda: socket.socket(_family(address), socket.SOCK_STREAM))
         try:
             connection.settimeout(timeout_s)
             connection.connect((address, port))
@@ -188,33 +265,31 @@ class NetnsNetwork:
     def _make_host_side(self, router: Router) -> bool:
         """The namespaces, the bridges and the cables to them, down. Whether the router's namespace is a new one."""
         present = links()
-        host, edge = self._public_range[1], self._public_range[2]
         commands = []
         if not namespace_exists(self._edge):
             forget_namespace(self._edge)
             self._tables.forget(self._edge)
-            delete_links([self._edge] if present.pop(self._edge, None) is not None else [])
+            lost = [name for name in (self._edge, lan_plug_name(self.deployment)) if name in present]
+            delete_links(lost)
+            present = {name: link for name, link in present.items() if name not in lost}
             commands.append(f"netns add {self._edge}")
-        if self._edge not in present:
-            commands += [
-                f"link add {self._edge} mtu {MTU_BYTES} type veth "
-                f"peer name {EDGE_TO_HOST} mtu {MTU_BYTES} netns {self._edge}",
-                f"link set {self._edge} alias {self._edge}",
-            ]
-        commands += [
-            f"address replace {host} peer {edge}/32 dev {self._edge}",
-            f"link set dev {self._edge} up",
-            f"route replace {self._public_range} via {edge} dev {self._edge} src {host}",
-        ]
+        commands += edge.cable_commands(self._outside, present)
         fresh = not namespace_exists(router.name)
         if fresh:
             forget_namespace(router.name)
             self._tables.forget(router.name)
+            self._queues.forget(router.name)
             commands.append(f"netns add {router.name}")
         commands += self._bridge_commands(router, present, fresh=fresh)
+        commands += translator.plug_commands(router, present, self._alias(router.name))
         ip(commands)
-        _close_to_ipv6([self._edge, *(name(segment.name) for segment in router.segments for name in _ENDS)])
-        if self._egress:
+        taps = [tap_name(port.name) for port, _ in translator.translators(router)]
+        _close_to_ipv6([*taps, *(name(segment.name) for segment in router.segments for name in _ENDS)])
+        if not edge.open_to_ipv6(self._outside, router):
+            _close_to_ipv6([self._edge])
+        if self._outside.bridge:
+            _close_to_ipv6([lan_plug_name(self.deployment)])
+        if self._outside.egress:
             self._make_egress()
         elif not self._cleared:
             self._remove_egress()
@@ -225,8 +300,11 @@ class NetnsNetwork:
         alias = self._alias(router.name)
         own = {name for name, link in present.items() if link.alias == alias}
         wanted = {name(segment.name) for segment in router.segments for name in _ENDS}
+        behind = {translator_name(router.name, port.name): tap_name(port.name) for port in _translated(router)}
+        translator.forget(translator.namespaces(router.name) - behind.keys(), self._tables)
+        wanted |= set(behind.values())
         # The router's ends of these may live on in a namespace that has lost its name.
-        lost = {name for name in own if fresh and not name.startswith("sn-")}
+        lost = {name for name in own if fresh and name.startswith("sl-")}
         in_use = {link.master for name, link in present.items() if name not in own}
         stale = lost | (own - wanted - in_use)
         delete_links(sorted(stale, key=_plugs_first))
@@ -245,19 +323,18 @@ class NetnsNetwork:
                 f"link set {bridge} alias {alias} arp off up",
                 f"link set {plug} alias {alias} master {bridge} up",
             ]
-        for port in router.ports:  # those that a bridge lost when it was removed by hand
+        for port in _machines(router):  # those that a bridge lost when it was removed by hand
             tap, bridge = tap_name(port.name), bridge_name(port.segment)
             if tap in present and present[tap].master != bridge:
                 commands += [f"link set {tap} master {bridge}", f"link set {tap} type bridge_slave isolated on"]
         return commands
 
     def _make_egress(self) -> None:
-        address = str(self._public_range[1])
         write_sysctls({"ipv4/ip_forward": "1"})
-        table = ruleset.host_table(self.deployment)
-        self._tables.load(_HOST, table, ruleset.host(self.deployment, self._public_range))
+        outside = self._outside
+        self._tables.load(_HOST, ruleset.host(self.deployment, outside.public_range, bridge=outside.bridge))
         directory = self._run_dir / _FORWARDER
-        text = dnsmasq.forwarder(address, directory, user=dnsmasq.user_for(directory))
+        text = dnsmasq.forwarder(str(self._outside.host), directory, user=dnsmasq.user_for(directory))
         dnsmasq.Dnsmasq(directory).start(text, {})
 
     def _remove_egress(self) -> None:
@@ -265,109 +342,98 @@ class NetnsNetwork:
         shutil.rmtree(self._run_dir / _FORWARDER, ignore_errors=True)
         self._tables.drop(_HOST, ruleset.host_table(self.deployment))
 
+    def _hold_ports(self, router: Router) -> None:
+        """To their addresses, and to their rates."""
+        self._load_guard()
+        queues = shaping.classes(router)
+        self._queues.shape(_HOST, {plug_name(segment): classes for segment, classes in queues.items()})
+
     def _load_guard(self) -> None:
         shares = [path.read_text() for path in sorted(self._run_dir.glob(f"*/{_GUARD_SHARE}"))]
-        self._tables.load(_HOST, ruleset.guard_table(self.deployment), ruleset.guard(self.deployment, shares))
+        self._tables.load(_HOST, ruleset.guard(self.deployment, shares))
 
     def _remove_host_side(self) -> None:
         """What is left when the last router has gone."""
-        delete_links([self._edge])
+        delete_links([self._edge, lan_plug_name(self.deployment)])
         if (NAMESPACES / self._edge).exists():
             forget_namespace(self._edge)
         self._tables.forget(self._edge)
         self._remove_egress()
         self._tables.drop(_HOST, ruleset.guard_table(self.deployment))
 
-    # --- the edge --------------------------------------------------------------------------------------------------
+    # --- the edge and the router -----------------------------------------------------------------------------------
 
-    def _make_edge(self, router: Router, *, fresh: bool) -> IPv4Address | None:
+    def _make_edge(self, router: Router, lan: edge.Lan | None, *, fresh: bool) -> IPv4Address | None:
         """The edge, and the router's uplink in it. Returns the edge's address there; None without one."""
-        self._tables.load(self._edge, ruleset.EDGE_TABLE, ruleset.edge(self._public_range, egress=self._egress))
-        host, edge = self._public_range[1], self._public_range[2]
-        present = addresses()
-        uplink = uplink_name(router.name)
-        # A router may send only from the public addresses that are routed to it: that is what rp_filter looks at.
-        write_sysctls({**_ROUTING, "ipv4/conf/all/rp_filter": "0"})
-        write_sysctls(_link_settings(EDGE_TO_HOST))
-        commands = [
-            f"link set lo alias {self._edge} up",
-            f"address replace {edge} peer {host}/32 dev {EDGE_TO_HOST}",
-            f"link set dev {EDGE_TO_HOST} up",
-            f"route replace blackhole {self._public_range}",
-        ]
-        if self._egress:
-            commands.append(f"route replace default via {host} dev {EDGE_TO_HOST}")
-        if uplink in present and (fresh or not router.uplink):
-            delete_links([uplink])
-            del present[uplink]
-        if not router.uplink:
-            ip(commands)
-            return None
-        address = _cable_address(present, uplink)
-        if uplink not in present:
-            # The other end of one whose edge has just gone may still be there.
-            inside(router.name, lambda: delete_links([UPLINK] if not fresh else []))
-            # The kernel takes two ends with the same index for one link, and then a second to notice that they are up.
-            index = _FIRST_UPLINK_INDEX + (int(address) - int(ruleset.UPLINK_RANGE[0])) // 2
-            commands.append(
-                f"link add {uplink} index {index} mtu {MTU_BYTES} "
-                f"type veth peer name {UPLINK} mtu {MTU_BYTES} netns {router.name}"
-            )
-        commands += [
-            f"address replace {address}/31 dev {uplink}",
-            f"link set {uplink} alias {self._alias(router.name)} up",
-        ]
-        public = {port.public_address for port in router.ports if port.public_address}
-        if uplink in present:
-            routed = {target for target, link in routes() if link == uplink and "/" not in target}
-            commands += [f"route delete {target} dev {uplink}" for target in sorted(routed - public)]
-        commands += [f"route replace {target}/32 via {address + 1} dev {uplink}" for target in sorted(public)]
-        ip(commands)
-        write_sysctls({**_link_settings(uplink), f"ipv4/conf/{uplink}/rp_filter": "1"})
-        return address
+        outside = self._outside
+        rules = ruleset.edge(
+            outside.public_range, egress=outside.egress, ipv6_range=outside.ipv6_range, lan=lan is not None
+        )
+        self._tables.load(self._edge, rules)
+        present = links(with_addresses=True)
+        return edge.make(outside, lan, router, alias=self._alias(router.name), fresh=fresh, present=present)
 
-    # --- the router ------------------------------------------------------------------------------------------------
+    def _make_translators(self, router: Router) -> list[Future[None]]:
+        alias = self._alias(router.name)
+        jobs = []
+        for port, segment in translator.translators(router):
+            name = translator_name(router.name, port.name)
+            make = partial(translator.make, port, segment, alias, self._tables, name)
+            jobs.append(entering(name, make))
+        return jobs
 
     def _make_router(self, router: Router, edge: Future[IPv4Address | None]) -> None:
-        rules = alongside(lambda: self._tables.load(router.name, ruleset.ROUTER_TABLE, ruleset.router(router)))
+        def load() -> None:
+            self._tables.load(router.name, ruleset.router(router))
+            queues = shaping.classes(router)
+            self._queues.shape(router.name, {leg_name(segment): classes for segment, classes in queues.items()})
+
+        rules = alongside(load)
         try:
-            present = addresses()
-            write_sysctls(_ROUTING)
+            write_sysctls(ROUTING)
             cable = edge.result()
         finally:
             rules.exception()
         rules.result()
-        wanted: dict[str, list[str]] = {"lo": [f"{ruleset.METADATA_ADDRESS}/32", f"{ruleset.RESOLVER_ADDRESS}/32"]}
-        wanted["lo"] += [f"{router.resolver}/32"] if router.resolver else []
-        for segment in router.segments:
-            length = IPv4Network(segment.cidr).prefixlen
-            wanted[leg_name(segment.name)] = [f"{segment.gateway}/{length}"]
+        present = self._cables.make(router)
+        wanted = _addresses(router)
         if cable is not None:
-            wanted[UPLINK] = [f"{cable + 1}/31"]
-        commands = [f"link set lo alias {self._alias(router.name)} up"]
-        for name, own in wanted.items():
-            strange = set(present.get(name, ())) - set(own) - {"127.0.0.1/8"}
-            commands += [f"address delete {address} dev {name}" for address in sorted(strange)]
-            commands += [f"address replace {address} dev {name}" for address in own]
-            if name != "lo":
-                write_sysctls(_link_settings(name))
+            wanted[UPLINK] = [f"{cable + 1}/31", f"{FAR_SIDE}/64"]
+        for name in wanted:
+            write_sysctls(link_settings(name))
+        turned = routing.turned_segments(router)
         for segment in router.segments:
-            leg = leg_name(segment.name)
-            write_sysctls({f"ipv4/conf/{leg}/proxy_arp_pvlan": "1", f"ipv4/neigh/{leg}/proxy_delay": "0"})
-        commands += [f"link set dev {name} up" for name in wanted if name != "lo"]
-        # What is of the network but of no segment must not take the default route.
-        commands.append(f"route replace blackhole {router.cidr}")
-        commands += [f"route replace default via {cable} dev {UPLINK}"] if cable is not None else []
-        ip(commands)
+            conf, neigh = f"ipv4/conf/{leg_name(segment.name)}", f"ipv4/neigh/{leg_name(segment.name)}"
+            # Beside the leg's own guests, it answers for those of this segment that a route leads to elsewhere.
+            other = "1" if segment.name in turned else "0"
+            write_sysctls(
+                {f"{conf}/proxy_arp_pvlan": "1", f"{conf}/proxy_arp": other, f"{neigh}/proxy_delay": "0"},
+            )
+        alias = self._alias(router.name)
+        commands = [f"link set lo alias {alias}"] if present["lo"].alias != alias else []
+        ip([*commands, *address_changes(present, wanted)])
+        self._settle(router)
         self._start_dnsmasq(router)
+
+    def _settle(self, router: Router) -> None:
+        """Make the rules and routes of a router what its plan says, with the links that it has now."""
+
+        def look_and_settle() -> None:
+            up = {name: link for name, link in links(with_addresses=True).items() if link.is_up}
+            routing.settle(routing.wanted(router, up, _next_hop(up)))
+
+        with self._forwarding[router.name]:
+            inside(router.name, look_and_settle)
 
     def _start_dnsmasq(self, router: Router) -> None:
         directory = self._run_dir / router.name
-        upstream = str(self._public_range[1]) if self._egress and router.uplink else ""
-        user = dnsmasq.user_for(directory)
-        text = dnsmasq.configuration(router, directory, user=user, upstream=upstream)
+        text = self._dnsmasq_text(router, directory)
         tables = {"hosts": dnsmasq.hosts(router), "names": dnsmasq.names(router)}
         dnsmasq.Dnsmasq(directory).start(text, tables, reread=router.name not in self._seen)
+
+    def _dnsmasq_text(self, router: Router, directory: Path) -> str:
+        upstream = str(self._outside.host) if self._outside.egress and router.uplink else ""
+        return dnsmasq.configuration(router, directory, user=dnsmasq.user_for(directory), upstream=upstream)
 
     # --- who is there ----------------------------------------------------------------------------------------------
 
@@ -385,12 +451,17 @@ class NetnsNetwork:
     def _namespaces(self) -> set[str]:
         """The namespaces of our routers."""
         names = os.listdir(NAMESPACES) if NAMESPACES.is_dir() else []
-        return {name for name in names if self._is_ours(name)}
+        return {name for name in names if "." not in name and self._is_ours(name)}
+
+    def _translators(self) -> set[str]:
+        """The namespaces of our routers' translators."""
+        names = os.listdir(NAMESPACES) if NAMESPACES.is_dir() else []
+        return {name for name in names if "." in name and self._is_ours(name)}
 
     def _is_ours(self, namespace: str) -> bool:
         """By what its lo says."""
         try:
-            return inside(namespace, _alias_of_lo) == self._alias(namespace)
+            return inside(namespace, _alias_of_lo) == self._alias(namespace.partition(".")[0])
         except OSError:  # it is none, or went in this moment
             return False
 
@@ -402,6 +473,9 @@ class NetnsNetwork:
         plugged = {name for name, link in present.items() if link.master in bridges and not self._owner(link.alias)}
         found = [("tap", name, "") for name in sorted(plugged - taps)]
         found += [("namespace", name, name) for name in sorted(self._namespaces() - routers)]
+        for name in sorted(self._translators()):
+            router, _, port = name.partition(".")
+            found += [("translator", name, "")] if router not in routers or port not in ports else []
         owners = {name: self._owner(link.alias) for name, link in sorted(present.items())}
         found += [("link", name, owner) for name, owner in owners.items() if owner and owner not in routers]
         if namespace_exists(self._edge):
@@ -414,42 +488,42 @@ class NetnsNetwork:
 
 _ENDS = (bridge_name, plug_name)
 
-_ROUTING = {
-    "ipv4/ip_forward": "1",
-    "ipv4/conf/all/send_redirects": "0",
-    "ipv4/conf/all/accept_redirects": "0",
-    "ipv4/conf/all/rp_filter": "0",
-    "ipv6/conf/all/disable_ipv6": "1",
-    "ipv6/conf/default/disable_ipv6": "1",
-}
+
+def _addresses(router: Router) -> dict[str, list[str]]:
+    """Those of the router's own links, by link. The uplink's are known when it is there."""
+    services = [ruleset.METADATA_ADDRESS, ruleset.RESOLVER_ADDRESS, *([router.resolver] if router.resolver else [])]
+    services6 = [ruleset.METADATA_IPV6_ADDRESS, ruleset.RESOLVER_IPV6_ADDRESS]
+    wanted = {"lo": [*(f"{each}/32" for each in services), *(f"{each}/128" for each in services6)]}
+    for segment in router.segments:
+        own = [f"{segment.gateway}/{IPv4Network(segment.cidr).prefixlen}", f"{leg_address(segment.name)}/64"]
+        if segment.ipv6_cidr:
+            network = IPv6Network(segment.ipv6_cidr)
+            own.append(f"{network[1]}/{network.prefixlen}")
+        wanted[leg_name(segment.name)] = own
+    return wanted
 
 
-def _link_settings(name: str) -> dict[str, str]:
-    """One leg routes in and out of itself, and must not tell guests to take the short way."""
-    conf = f"ipv4/conf/{name}"
-    return {
-        f"{conf}/send_redirects": "0",
-        f"{conf}/accept_redirects": "0",
-        f"{conf}/accept_source_route": "0",
-        f"{conf}/rp_filter": "0",
-    }
+def _next_hop(present: Mapping[str, Link]) -> str:
+    """The edge's address on the uplink, which has a pair of addresses; empty when there is none."""
+    own = present[UPLINK].addresses if UPLINK in present else ()
+    return next((str(IPv4Address(int(ip_interface(each).ip) ^ 1)) for each in own if each.endswith("/31")), "")
+
+
+def _machines(router: Router) -> list[Port]:
+    return [port for port in router.ports if not port.translator]
+
+
+def _translated(router: Router) -> list[Port]:
+    return [port for port, _ in translator.translators(router)]
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def _close_to_ipv6(names: Iterable[str]) -> None:
     """The host itself has no business on these links, and would talk IPv6 on them by itself."""
     write_sysctls({f"ipv6/conf/{name}/disable_ipv6": "1" for name in names})
-
-
-def _cable_address(present: dict[str, list[str]], uplink: str) -> IPv4Address:
-    """The edge's end of the uplink's own pair of addresses: the one it has, or the first that is free."""
-    taken = {IPv4Address(each.partition("/")[0]): link for link, own in present.items() for each in own}
-    for address, link in taken.items():
-        if link == uplink and address in ruleset.UPLINK_RANGE:
-            return address
-    for number in range(0, ruleset.UPLINK_RANGE.num_addresses, 2):
-        if ruleset.UPLINK_RANGE[number] not in taken:
-            return ruleset.UPLINK_RANGE[number]
-    raise HostError(f"{ruleset.UPLINK_RANGE} has no pair of addresses left", retryable=False)
 
 
 def _alias_of_lo() -> str:

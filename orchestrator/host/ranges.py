@@ -25,18 +25,41 @@ _SOURCES = ("/etc/apt/sources.list", "/etc/apt/sources.list.d", "/etc/yum.repos.
 _RESOLVE_TIMEOUT_S = 3.0
 
 
-def clash(wanted: IPv4Network, *, own_device: str = "") -> str | None:
+def clash(wanted: IPv4Network, *, own_device: str = "", bridge: str = "") -> str | None:
     """Why `wanted` cannot be the public range, in words for people; None when it can.
 
-    Routes through `own_device` are the deployment's own. Raises OSError when the host's routes cannot be read.
+    Routes through `own_device` are the deployment's own. With a public `bridge`, the range must be of its LAN. Raises
+    OSError when the host's routes cannot be read.
     """
-    for route, device in routes():
-        if device != own_device and route.overlaps(wanted):
+    known = routes()
+    if bridge:
+        reason = lan_clash(wanted, bridge, [route for route, device in known if device == bridge])
+        if reason is not None:
+            return reason
+    for route, device in known:
+        expected = device == own_device or (device == bridge and route.prefixlen < 32)
+        if not expected and route.overlaps(wanted):
             who = "another deployment" if device.startswith("orc-") else f"the interface {device}"
             return f"clashes with the host's route to {route} ({who})"
     for address, what in _needed_addresses().items():
         if address in wanted:
             return f"holds {address}, which this host uses as {what}"
+    return None
+
+
+def lan_clash(wanted: IPv4Network, bridge: str, lans: Iterable[IPv4Network]) -> str | None:
+    """Why `wanted` cannot be the public range on a bridge whose LANs, as far as this host knows, are `lans`."""
+    known = sorted({lan for lan in lans if lan.prefixlen < 32})
+    if not known:
+        return (
+            f"cannot be on the bridge '{bridge}' (network.public_bridge), since this host has no IPv4 address there: "
+            "give the bridge an address of its LAN"
+        )
+    if not any(wanted.subnet_of(lan) and wanted != lan for lan in known):
+        return (
+            f"is no part of the LAN of the bridge '{bridge}' (network.public_bridge), which is "
+            f"{', '.join(map(str, known))}: set network.public_range to a part of it that nobody else uses"
+        )
     return None
 
 

@@ -1,4 +1,4 @@
-"""Answers guests at 169.254.169.254: one listening socket inside each VPC, all on one event loop.
+"""Answers guests at 169.254.169.254 and fd00:ec2::254: listening sockets inside each VPC, all on one event loop.
 
     open(vpc)                                       shut(vpc)
        |                                               |
@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import cast
 
@@ -58,6 +59,8 @@ REQUESTS_PER_S = 1000.0  # of one guest, all its interfaces together
 BURST = 2000.0
 BACKLOG = 1024  # guests that boot at once knock at once
 OPEN_TIMEOUT_S = 30.0
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
+PREFIX_LENGTH = 28  # of the IPv4 prefixes that an interface may have
 
 _PHASES = {"meta-data": "metadata", "user-data": "user-data"}  # of a launch's timeline
 _SECONDS = re.compile(r"[0-9]{1,5}\Z")
@@ -90,7 +93,7 @@ class Guest:
 class _Conversation(web.RequestHandler):
     """One connection of a guest."""
 
-    __slots__ = ("began_at", "conversations", "counted", "peer", "vpc_id")
+    __slots__ = ("began_at", "conversations", "counted", "is_ipv6", "peer", "vpc_id")
 
     def __init__(self, conversations: _Conversations, vpc_id: str, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -108,12 +111,14 @@ class _Conversation(web.RequestHandler):
         self.conversations = conversations
         self.vpc_id = vpc_id
         self.peer = ""
+        self.is_ipv6 = False
         self.began_at = loop.time()  # the last request, or the connection itself
         self.counted = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peername = transport.get_extra_info("peername")
         self.peer = peername[0] if peername else ""
+        self.is_ipv6 = ":" in self.peer
         super().connection_made(transport)
         self.counted = self.conversations.admit(self)
         if not self.counted:
@@ -212,7 +217,7 @@ class MetadataServer:
         self._tokens = Tokens(secret, clock)
         self._identity = Identity(secrets_dir, clock)
         self._guests: dict[str, Guest] = {}
-        self._listeners: dict[str, asyncio.Server] = {}
+        self._listeners: dict[tuple[str, int], asyncio.Server] = {}  # by VPC and address family
         self._loop: asyncio.AbstractEventLoop | None = None
         self._conversations: _Conversations | None = None
         self._sweep: asyncio.TimerHandle | None = None
@@ -239,42 +244,48 @@ class MetadataServer:
         self._loop = None
 
     async def serve(self, vpc_id: str, listener: socket.socket) -> None:
-        """Answer the guests of a VPC on `listener`, which is ours from now on and takes the place of an earlier one.
-
-        Conversations that came by an earlier one go on.
-        """
+        """Answer the guests of a VPC on `listener`, which is ours from now on and takes the place of an earlier one of
+        its address family. Conversations that came by an earlier one go on."""
         loop, conversations = self._running()
         server = await loop.create_server(
             lambda: _Conversation(conversations, vpc_id, loop), sock=listener, backlog=BACKLOG
         )
-        earlier = self._listeners.get(vpc_id)
-        self._listeners[vpc_id] = server
+        earlier = self._listeners.get((vpc_id, listener.family))
+        self._listeners[vpc_id, listener.family] = server
         if earlier is not None:
             earlier.close()
 
     async def close(self, vpc_id: str) -> None:
         """Stop answering a VPC. One that is not answered is let be."""
         _, conversations = self._running()
-        server = self._listeners.pop(vpc_id, None)
-        if server is not None:
-            server.close()
+        for family in FAMILIES:
+            server = self._listeners.pop((vpc_id, family), None)
+            if server is not None:
+                server.close()
         for conversation in list(conversations.all):
             if conversation.vpc_id == vpc_id:
                 conversation.cut()
 
     # --- for other threads ---
 
-    def open(self, vpc_id: str, listen: Callable[[], socket.socket]) -> None:
-        """Answer the guests of a VPC on the socket that `listen` makes; it answers when this returns.
+    def open(
+        self, vpc_id: str, listen: Callable[[], socket.socket], listen_ipv6: Callable[[], socket.socket] | None = None
+    ) -> None:
+        """Answer the guests of a VPC on the sockets that these make; it answers when this returns.
 
         Doing so again is cheap. Where the address is taken, our own socket there is still the one that guests reach;
-        where it is free, the VPC was made anew on the host, and the new socket takes over. Raises what `listen` does.
+        where it is free, the VPC was made anew on the host, and the new socket takes over. Raises what they do.
         """
+        self._open(vpc_id, socket.AF_INET, listen)
+        if listen_ipv6 is not None:
+            self._open(vpc_id, socket.AF_INET6, listen_ipv6)
+
+    def _open(self, vpc_id: str, family: int, listen: Callable[[], socket.socket]) -> None:
         loop, _ = self._running()
         try:
             listener = listen()
         except Exception as error:
-            if vpc_id in self._listeners and _is_taken(error):
+            if (vpc_id, family) in self._listeners and _is_taken(error):
                 return
             raise
         opening = asyncio.run_coroutine_threadsafe(self.serve(vpc_id, listener), loop)
@@ -287,12 +298,12 @@ class MetadataServer:
 
     def shut(self, vpc_id: str) -> None:
         loop, _ = self._running()
-        if vpc_id in self._listeners:
+        if any((vpc_id, family) in self._listeners for family in FAMILIES):
             asyncio.run_coroutine_threadsafe(self.close(vpc_id), loop).result(OPEN_TIMEOUT_S)
 
     def vpcs(self) -> list[str]:
         """The VPCs that are answered."""
-        return sorted(self._listeners)
+        return sorted({vpc_id for vpc_id, _ in list(self._listeners)})
 
     # --- answers ---
 
@@ -306,7 +317,8 @@ class MetadataServer:
         guest = self._guest(instance)
         if not guest.admit(conversation.began_at):
             return _refuse(503)
-        if instance.metadata.http_endpoint == "disabled":
+        options = instance.metadata
+        if options.http_endpoint == "disabled" or (conversation.is_ipv6 and options.http_protocol_ipv6 == "disabled"):
             return _refuse(403)
         path = _path(request)
         if path == TOKEN_PATH:
@@ -315,7 +327,7 @@ class MetadataServer:
             return _refuse(405, {"Allow": ", ".join(READS)})
         token = request.headers.get(TOKEN_HEADER)
         if token is None:
-            if instance.metadata.http_tokens == "required":
+            if options.http_tokens == "required":
                 return _refuse(401)
         elif not self._tokens.check(instance.id, token):
             return _refuse(401)
@@ -345,10 +357,15 @@ class MetadataServer:
         return _reply(token.encode("ascii"), {"Content-Type": "text/plain", TTL_HEADER: str(ttl_s)})
 
     def _caller(self, vpc_id: str, address: str) -> Instance | None:
-        for interface in self._store.all(NetworkInterface, private_ip=address, vpc_id=vpc_id):
-            instance = self._store.get(Instance, interface.instance_id)
-            if instance is not None and instance.state is not State.TERMINATED:
-                return instance
+        """Whose that address is: one of an interface's own, or of a prefix that it has."""
+        where: list[dict[str, str]] = [{"addresses": address}]
+        if ":" not in address:
+            where.append({"prefixes": str(IPv4Network((address, PREFIX_LENGTH), strict=False))})
+        for each in where:
+            for interface in self._store.all(NetworkInterface, **each, vpc_id=vpc_id):
+                instance = self._store.get(Instance, interface.instance_id)
+                if instance is not None and instance.state is not State.TERMINATED:
+                    return instance
         return None
 
     def _guest(self, instance: Instance) -> Guest:

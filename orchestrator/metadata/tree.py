@@ -16,13 +16,14 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import format_datetime
 from typing import Protocol
 from urllib.parse import unquote
 
+from orchestrator.model.elastic_ip import public_addresses
 from orchestrator.model.image import Volume
 from orchestrator.model.instance import Instance
 from orchestrator.model.vpc import NetworkInterface, SecurityGroup, Subnet, Vpc, private_dns_name, public_dns_name
@@ -82,6 +83,7 @@ class Plug:
     subnet: Subnet | None
     vpc: Vpc | None
     groups: tuple[SecurityGroup, ...]
+    public: tuple[tuple[str, str], ...] = ()  # (private, public), in the order of the private addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +110,17 @@ def gather(store: Store, instance: Instance) -> Facts:
                 store.get(Subnet, interface.subnet_id),
                 store.get(Vpc, interface.vpc_id),
                 tuple(group for name in interface.groups if (group := store.get(SecurityGroup, name)) is not None),
+                _public(store, interface),
             )
             for interface in interfaces
         ),
         tuple(volumes),
     )
+
+
+def _public(store: Store, interface: NetworkInterface) -> tuple[tuple[str, str], ...]:
+    found = public_addresses(store, interface)
+    return tuple((private, found[private].public_ip) for private in interface.private_ips if private in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +181,7 @@ def _meta_data(facts: Facts) -> Folder:
     instance = facts.instance
     primary = facts.plugs[0] if facts.plugs else None
     interface = primary.interface if primary else None
-    name = private_dns_name(interface.private_ip, instance.region) if interface else None
+    name = instance.private_name(interface.private_ip) if interface else None
     return _folder(
         {
             "ami-id": instance.image_id,
@@ -187,6 +195,7 @@ def _meta_data(facts: Facts) -> Folder:
             "instance-id": instance.id,
             "instance-life-cycle": "on-demand",
             "instance-type": instance.instance_type,
+            "ipv6": next(iter(interface.ipv6_addresses), None) if interface else None,
             "kernel-id": instance.kernel_id or None,
             "local-hostname": name,
             "local-ipv4": interface.private_ip if interface else None,
@@ -202,7 +211,7 @@ def _meta_data(facts: Facts) -> Folder:
             ),
             "profile": "default-hvm",
             "public-hostname": _public_name(primary) if primary else None,
-            "public-ipv4": (interface.public_ip or None) if interface else None,
+            "public-ipv4": (_public_address(primary) or None) if primary else None,
             "public-keys": _public_keys(instance),
             "ramdisk-id": instance.ramdisk_id or None,
             "reservation-id": instance.reservation_id,
@@ -227,33 +236,48 @@ def _network(plugs: Sequence[Plug]) -> Folder:
 
 
 def _interface(plug: Plug) -> Folder:
-    interface = plug.interface
-    public = interface.public_ip or None
+    """Where there are several of a thing, a line each."""
+    interface, subnet, vpc = plug.interface, plug.subnet, plug.vpc
     return _folder(
         {
             "device-number": str(_device_index(interface)),
             "interface-id": interface.id,
-            "ipv4-associations": _folder({public: interface.private_ip}) if public else None,
+            "ipv4-associations": _folder({public: private for private, public in plug.public}) if plug.public else None,
+            "ipv4-prefix": _lines(interface.prefixes),
+            "ipv6s": _lines(interface.ipv6_addresses),
             "local-hostname": private_dns_name(interface.private_ip, interface.region),
-            "local-ipv4s": interface.private_ip,
+            "local-ipv4s": _lines(interface.private_ips),
             "mac": interface.mac,
+            "network-card": "0",
             "owner-id": interface.account,
             "public-hostname": _public_name(plug),
-            "public-ipv4s": public,
+            "public-ipv4s": _lines(public for _, public in plug.public),
             "security-group-ids": "\n".join(group.id for group in plug.groups),
             "security-groups": "\n".join(group.name for group in plug.groups),
             "subnet-id": interface.subnet_id,
-            "subnet-ipv4-cidr-block": plug.subnet.cidr if plug.subnet else None,
+            "subnet-ipv4-cidr-block": subnet.cidr if subnet else None,
+            "subnet-ipv6-cidr-blocks": _lines(each.cidr for each in subnet.ipv6_cidrs) if subnet else None,
             "vpc-id": interface.vpc_id,
-            "vpc-ipv4-cidr-block": plug.vpc.cidr if plug.vpc else None,
-            "vpc-ipv4-cidr-blocks": plug.vpc.cidr if plug.vpc else None,
+            "vpc-ipv4-cidr-block": vpc.cidr if vpc else None,
+            "vpc-ipv4-cidr-blocks": _lines(vpc.cidrs) if vpc else None,
+            "vpc-ipv6-cidr-blocks": _lines(each.cidr for each in vpc.ipv6_cidrs) if vpc else None,
         }
     )
 
 
+def _lines(values: Iterable[str]) -> str | None:
+    """None, and so not there, for none."""
+    return "\n".join(values) or None
+
+
+def _public_address(plug: Plug) -> str:
+    """That of the primary private address."""
+    return dict(plug.public).get(plug.interface.private_ip, "")
+
+
 def _public_name(plug: Plug) -> str | None:
     """Empty where the VPC gives no DNS names, and not there without a public address, as on EC2."""
-    address = plug.interface.public_ip
+    address = _public_address(plug)
     if not address:
         return None
     return public_dns_name(address, plug.interface.region) if plug.vpc and plug.vpc.enable_dns_hostnames else ""

@@ -45,6 +45,15 @@ KINDS: dict[str, IdKind] = {
         IdKind("dopt", "InvalidDhcpOptionID", "DHCP options"),
         IdKind("eipalloc", "InvalidAllocationID", "allocation"),
         IdKind("eipassoc", "InvalidAssociationID", "association"),
+        IdKind("vpc-cidr-assoc", "InvalidVpcCidrBlockAssociationID", "association"),
+        IdKind("subnet-cidr-assoc", "InvalidSubnetCidrBlockAssociationID", "association"),
+        IdKind("eigw", "InvalidGatewayID", "egress-only internet gateway"),
+        IdKind("nat", "NatGateway", "NAT gateway"),
+        IdKind("pcx", "InvalidVpcPeeringConnectionID", "VPC peering connection"),
+        IdKind("pl", "InvalidPrefixListID", "prefix list"),
+        IdKind("vpce", "InvalidVpcEndpointId", "VPC endpoint"),
+        IdKind("fl", "InvalidFlowLogId", "flow log"),
+        IdKind("eni-perm", "InvalidNetworkInterfacePermissionID", "network interface permission"),
         IdKind("key", "InvalidKeyPair", "key pair"),
         IdKind("build", "InvalidBuildId", "build"),
         IdKind("upload", "InvalidUploadId", "upload"),
@@ -70,10 +79,15 @@ def check(prefix: str, value: str) -> str:
         code = "InvalidGroupId" if prefix == "sg" else kind.error
         # EC2 names these two without the ID that its NotFound codes of the same kind carry.
         code = "InvalidParameterValue" if prefix in ("vol", "snap") else f"{code}.Malformed"
+        if prefix == "nat":
+            code = code.replace(".", "")
         raise EC2Error(code, f'Invalid id: "{value}" (expecting "{prefix}-...")')
     return value
 
 
 def missing(prefix: str, values: Iterable[str]) -> EC2Error:
     kind = KINDS[prefix]
-    return not_found(kind.error, kind.noun, list(values))
+    error = not_found(kind.error, kind.noun, list(values))
+    if prefix == "nat":  # NatGatewayNotFound: the one kind whose codes have no dot
+        return EC2Error(error.code.replace(".", ""), error.message)
+    return error

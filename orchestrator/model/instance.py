@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from orchestrator.model.lifecycle import State
 from orchestrator.model.resource import Resource
+from orchestrator.model.vpc import private_dns_name, resource_dns_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,16 @@ class Instance(Resource):
     auto_recovery: str = "default"
     capacity_reservation_preference: str = "open"  # open | none
     boot_mode: str = ""  # as the image has it: legacy-bios | uefi
+    host_name_type: str = "ip-name"  # ip-name | resource-name
+    resource_name_a: bool = False  # its resource name resolves to its IPv4 address
+    resource_name_aaaa: bool = False
     metadata: MetadataOptions = field(default_factory=MetadataOptions)
+
+    def private_name(self, address: str) -> str:
+        """What it is called inside its VPC; `address` is the primary one of an interface."""
+        if self.host_name_type == "resource-name":
+            return resource_dns_name(self.id, self.region)
+        return private_dns_name(address, self.region)
 
 
 # A launch's timeline, in order.

@@ -34,11 +34,16 @@ def owned(rows: Rows) -> Owned:
     present = {instance.id for instance in alive}
     building = {layer_of(build) for build in rows.all(Build) if build.state in ("pending", "running")}
     layers = {layer.id for layer in rows.all(Layer)} | {volume.layer_id for volume in rows.all(Volume)} | building
+    interfaces = rows.all(NetworkInterface)
+    plugged = [interface for interface in interfaces if interface.instance_id in present]
+    routers = {instance.vpc_id for instance in alive} | {interface.vpc_id for interface in plugged}
+    # A NAT gateway is on the host while machines are there that may use it.
+    gateways = [each for each in interfaces if each.interface_type == "nat_gateway" and each.vpc_id in routers]
     return Owned(
         machines=frozenset(present),
         layers=frozenset(layers),
-        routers=frozenset(instance.vpc_id for instance in alive),
-        ports=frozenset(eni.id for eni in rows.all(NetworkInterface) if eni.instance_id in present),
+        routers=frozenset(routers),
+        ports=frozenset(interface.id for interface in (*plugged, *gateways)),
     )
 
 

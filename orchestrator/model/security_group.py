@@ -1,7 +1,7 @@
 """Security group rules: what a permission may say, and what it is in one form.
 
-    IpPermission (protocol, ports, several ranges and groups) --> one Rule for each range and each group
-    IpPermission, grouped by protocol and ports               <-- Rules
+    IpPermission (protocol, ports, several ranges, prefix lists and groups) --> one Rule for each of them
+    IpPermission, grouped by protocol and ports                             <-- Rules
 
 Source: "IpPermission", "IpRange" and "AuthorizeSecurityGroupIngress" in the EC2 API reference.
 """
@@ -12,13 +12,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from orchestrator.model.errors import EC2Error, invalid_parameter, unsupported
-from orchestrator.model.ids import mint
+from orchestrator.model.errors import EC2Error, invalid_parameter
+from orchestrator.model.ids import check, mint
 from orchestrator.model.vpc import Rule, SecurityGroup
 
-MAX_RULES: Final = 60  # of one direction in one group
+MAX_RULES: Final = 60  # of one direction in one group; a prefix list counts as its entries may be at most
 MAX_NAME: Final = 255
 MAX_DESCRIPTION: Final = 255
 
@@ -28,8 +28,27 @@ PROTOCOLS: Final = {"1": "icmp", "6": "tcp", "17": "udp", "58": "icmpv6"}
 _WORDS: Final = re.compile(r"[a-zA-Z0-9 ._\-:/()#,@\[\]+=&;{}!$*]*")
 _WORDS_ALLOWED: Final = "letters, digits, spaces and ._-:/()#,@[]+=&;{}!$*"
 
-Resolve = Callable[[Mapping[str, Any]], str]
-"""A request's UserIdGroupPair -> the id of the group that it names."""
+
+class PeerGroup(NamedTuple):
+    """A group that a rule names; `account` and `peering_id` are of one in a peered VPC (see Rule)."""
+
+    group_id: str
+    account: str = ""
+    peering_id: str = ""
+
+
+Resolve = Callable[[Mapping[str, Any]], PeerGroup]
+"""A request's UserIdGroupPair -> the group that it names."""
+
+FindList = Callable[[str], object]
+"""Raises for a prefix list's id that is none."""
+
+Weigh = Callable[[Rule], int]
+"""How many rules one counts as."""
+
+
+def check_list_id(list_id: str) -> str:
+    return check("pl", list_id)
 
 
 def check_words(parameter: str, text: str, limit: int) -> str:
@@ -42,20 +61,27 @@ def check_words(parameter: str, text: str, limit: int) -> str:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_permissions(permissions: Iterable[Mapping[str, Any]], *, egress: bool, resolve: Resolve) -> list[Rule]:
+def read_permissions(
+    permissions: Iterable[Mapping[str, Any]],
+    *,
+    egress: bool,
+    resolve: Resolve,
+    find_list: FindList = check_list_id,
+) -> list[Rule]:
     """The rules that a request's IpPermissions spell out, each with a new id; no two of them the same."""
     rules: list[Rule] = []
     for permission in permissions:
         shared = _read_protocol(permission, egress=egress)
-        if permission.get("PrefixListIds"):
-            raise unsupported("Prefix lists are not offered here: give the ranges themselves")
         found = [
             *(_with_cidr(shared, entry, "CidrIp") for entry in permission.get("IpRanges") or ()),
             *(_with_cidr(shared, entry, "CidrIpv6") for entry in permission.get("Ipv6Ranges") or ()),
+            *(_with_list(shared, entry, find_list) for entry in permission.get("PrefixListIds") or ()),
             *(_with_group(shared, pair, resolve) for pair in permission.get("UserIdGroupPairs") or ()),
         ]
         if not found:
-            raise EC2Error("InvalidPermission.Malformed", "A permission must name a range of addresses or a group")
+            raise EC2Error(
+                "InvalidPermission.Malformed", "A permission must name a range of addresses, a prefix list or a group"
+            )
         rules += found
     if len({_identity(rule) for rule in rules}) < len(rules):
         raise EC2Error("InvalidParameterValue", "The same permission must not appear multiple times")
@@ -63,7 +89,8 @@ def read_permissions(permissions: Iterable[Mapping[str, Any]], *, egress: bool, 
 
 
 def _identity(rule: Rule) -> tuple[object, ...]:
-    return (rule.egress, rule.protocol, rule.from_port, rule.to_port, rule.cidr_ipv4, rule.cidr_ipv6, rule.group_id)
+    peer = (rule.cidr_ipv4, rule.cidr_ipv6, rule.prefix_list_id, rule.group_id)
+    return (rule.egress, rule.protocol, rule.from_port, rule.to_port, *peer)
 
 
 def _read_protocol(permission: Mapping[str, Any], *, egress: bool) -> Rule:
@@ -144,15 +171,30 @@ def read_description(text: str | None) -> str:
 
 
 def _with_group(rule: Rule, pair: Mapping[str, Any], resolve: Resolve) -> Rule:
-    if pair.get("VpcPeeringConnectionId"):
-        raise unsupported("Groups of a peered VPC are not offered here")
-    return replace(rule, id=mint("sgr"), group_id=resolve(pair), description=read_description(pair.get("Description")))
+    peer = resolve(pair)
+    return replace(
+        rule,
+        id=mint("sgr"),
+        group_id=peer.group_id,
+        group_account=peer.account,
+        peering_id=peer.peering_id,
+        description=read_description(pair.get("Description")),
+    )
+
+
+def _with_list(rule: Rule, entry: Mapping[str, Any], find_list: FindList) -> Rule:
+    list_id = entry.get("PrefixListId")
+    if not list_id:
+        raise EC2Error("MissingParameter", "The request must contain the parameter PrefixListId")
+    find_list(list_id)
+    described = read_description(entry.get("Description"))
+    return replace(rule, id=mint("sgr"), prefix_list_id=list_id, description=described)
 
 
 # --- changing ---------------------------------------------------------------------------------------------------------
 
 
-def add_rules(group: SecurityGroup, added: list[Rule]) -> SecurityGroup:
+def add_rules(group: SecurityGroup, added: list[Rule], weigh: Weigh) -> SecurityGroup:
     """The group with rules of one direction more; InvalidPermission.Duplicate, or too many of them."""
     present = {_identity(rule) for rule in group.rules}
     for rule in added:
@@ -161,13 +203,18 @@ def add_rules(group: SecurityGroup, added: list[Rule]) -> SecurityGroup:
                 "InvalidPermission.Duplicate", f'the specified rule "{spell(rule)}" already exists in {group.id}'
             )
     grown = replace(group, rules=(*group.rules, *added))
+    check_count(grown, weigh)
+    return grown
+
+
+def check_count(group: SecurityGroup, weigh: Weigh) -> None:
     for egress in (False, True):
-        if sum(rule.egress is egress for rule in grown.rules) > MAX_RULES:
+        if sum(weigh(rule) for rule in group.rules if rule.egress is egress) > MAX_RULES:
             raise EC2Error(
                 "RulesPerSecurityGroupLimitExceeded",
-                f"The maximum number of rules per security group has been reached: {MAX_RULES} of a direction",
+                f"The maximum number of rules per security group has been reached: {MAX_RULES} of a direction in "
+                f"{group.id}, where a prefix list counts as many as its maximum number of entries",
             )
-    return grown
 
 
 def matching(group: SecurityGroup, wanted: Rule) -> Rule | None:
@@ -177,7 +224,7 @@ def matching(group: SecurityGroup, wanted: Rule) -> Rule | None:
 
 def spell(rule: Rule) -> str:
     """A rule in the words of EC2's messages."""
-    peer = rule.cidr_ipv4 or rule.cidr_ipv6 or rule.group_id
+    peer = rule.cidr_ipv4 or rule.cidr_ipv6 or rule.prefix_list_id or rule.group_id
     protocol = "ALL" if rule.protocol == ALL else rule.protocol.upper()
     return f"peer: {peer}, {protocol}, from port: {rule.from_port}, to port: {rule.to_port}, ALLOW"
 
@@ -185,8 +232,11 @@ def spell(rule: Rule) -> str:
 # --- showing ----------------------------------------------------------------------------------------------------------
 
 
-def show_permissions(rules: Iterable[Rule], account: str) -> list[dict[str, Any]]:
-    """Rules as EC2's IpPermissions: one for each protocol and ports, with all their peers."""
+def show_permissions(rules: Iterable[Rule], show_pair: Callable[[Rule], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rules as EC2's IpPermissions: one for each protocol and ports, with all their peers.
+
+    `show_pair` says of a rule's group what UserIdGroupPair has, but for the description.
+    """
     grouped: dict[tuple[str, int, int], dict[str, Any]] = {}
     for rule in rules:
         key = (rule.protocol, rule.from_port, rule.to_port)
@@ -196,8 +246,10 @@ def show_permissions(rules: Iterable[Rule], account: str) -> list[dict[str, Any]
             permission["IpRanges"].append({"CidrIp": rule.cidr_ipv4, **told})
         elif rule.cidr_ipv6:
             permission["Ipv6Ranges"].append({"CidrIpv6": rule.cidr_ipv6, **told})
+        elif rule.prefix_list_id:
+            permission["PrefixListIds"].append({"PrefixListId": rule.prefix_list_id, **told})
         else:
-            permission["UserIdGroupPairs"].append({"UserId": account, "GroupId": rule.group_id, **told})
+            permission["UserIdGroupPairs"].append({**show_pair(rule), **told})
     return list(grouped.values())
 
 

@@ -5,12 +5,20 @@
     running   pending          volumes, network, machine -> running; cannot work -> given up
     running   running          off by the guest's hand -> as its shutdown behaviour says
                                off otherwise -> started again; reboots; status checks
+                               interfaces plugged in and unplugged, as their rows say
     stopped   stopping         power button, then the plug after a time -> stopped
     any       shutting-down    plug, disks and interfaces that go with it -> terminated
     any       terminated       forgotten after an hour
 
 The machine is looked at on each pass. What only this process remembers (when a button was pressed) may be lost: then
 the button is pressed again.
+
+An interface of a machine that runs, by its attachment's state:
+
+    attaching ---- plugged in -----> attached            its network knows its port before it is plugged in
+    attached ----- missing --------> plugged in again
+    detaching ---- the guest has let go, or, if forced, has had its time ----> available
+    no row ------- plugged in -----> the guest is asked to let go
 """
 
 from __future__ import annotations
@@ -38,7 +46,8 @@ from orchestrator.model import instance_type
 from orchestrator.model.image import GIB, Layer, Volume
 from orchestrator.model.instance import Goal, Instance, Reason
 from orchestrator.model.lifecycle import State, move
-from orchestrator.model.vpc import NetworkInterface, Vpc
+from orchestrator.model.vpc import NetworkInterface
+from orchestrator.reconcile.interface import discard, let_go, wake_network
 from orchestrator.reconcile.loop import Again, Done, Next
 from orchestrator.reconcile.network import Networks
 from orchestrator.store import Store, Transaction
@@ -47,7 +56,8 @@ log = logging.getLogger(__name__)
 
 LAUNCH_DEADLINE = timedelta(minutes=5)  # retrying what fails, before a launch is given up
 PRESS_AGAIN_S = 5.0  # a guest that is still booting does not see the power button
-LOOK_EACH_S = 1.0  # while a guest goes down
+LOOK_EACH_S = 1.0  # while a guest goes down, or lets go of an interface
+LET_GO_WITHIN = timedelta(seconds=15)  # then a forced detachment is done without the guest
 PROBE_TIMEOUT_S = 0.3
 PROBE_PORT = 22
 PROBE_FOR = timedelta(minutes=10)  # how long a booting guest is looked at before it is called impaired
@@ -69,12 +79,21 @@ class Limits:
 
 
 @dataclass(slots=True)
+class Unplugging:
+    """A guest that has been asked to let go of an interface."""
+
+    begun: datetime
+    asked: datetime
+
+
+@dataclass(slots=True)
 class Watch:
     """What this process remembers of one instance between two steps."""
 
     pressed: datetime | None = None
     reboot_asked: datetime | None = None
     resets: int = 0
+    unplugging: dict[str, Unplugging] = field(default_factory=dict)  # by port
     phases: dict[str, datetime] = field(default_factory=dict)  # seen, not yet written down
 
 
@@ -136,6 +155,7 @@ class Instances:
             if current is None or current.state is not State.PENDING:
                 return Again(0)
             self._attach_volumes(tx, current, now)
+            self._attach_interfaces(tx, current.id, now)
             tx.put(
                 replace(
                     current,
@@ -163,8 +183,17 @@ class Instances:
         self._host.compute.start(self._machine(instance, volumes))
 
     def _plug_in(self, instance: Instance, watch: Watch) -> None:
-        self._networks.ensure(instance.vpc_id)
+        self._ensure_networks(instance)
         watch.phases["network"] = self._clock()
+
+    def _ensure_networks(self, instance: Instance) -> None:
+        for vpc_id in self._vpcs(instance):
+            self._networks.ensure(vpc_id)
+
+    def _vpcs(self, instance: Instance) -> list[str]:
+        """Its own, and those of interfaces that it has in others."""
+        interfaces = self._store.all(NetworkInterface, instance_id=instance.id)
+        return sorted({instance.vpc_id, *(interface.vpc_id for interface in interfaces)})
 
     def _make_layer(self, volume: Volume) -> None:
         layer = self._store.get(Layer, volume.layer_id)
@@ -173,7 +202,7 @@ class Instances:
 
     def _machine(self, instance: Instance, volumes: Sequence[Volume]) -> Machine:
         kind = instance_type.get(instance.instance_type)
-        interfaces = self._interfaces(instance.id)
+        interfaces = [eni for eni in self._interfaces(instance.id) if not _is_leaving(eni)]
         threads = instance.threads_per_core or kind.threads_per_core
         cores = instance.core_count or max(1, kind.vcpus // threads)
         kernel = None
@@ -193,7 +222,7 @@ class Instances:
                 Disk(layer=volume.layer_id, target=target, serial=volume.id.replace("-", ""))
                 for target, volume in zip(_targets(), _root_first(instance, volumes), strict=False)
             ),
-            nics=tuple(Nic(port=eni.id, segment=eni.subnet_id, mac=eni.mac) for eni in interfaces),
+            nics=tuple(_nic(interface) for interface in interfaces),
             kernel=kernel,
             product_name=instance.instance_type,
             asset_tag=instance.id,
@@ -230,13 +259,16 @@ class Instances:
     # --- running: kept so ---
 
     def _keep(self, instance: Instance) -> Next:
-        self._networks.ensure(instance.vpc_id)
+        for vpc_id in self._vpcs(instance):
+            self._networks.keep(vpc_id)
         status = self._host.compute.observe(instance.id)
         if status is None or status.power is Power.OFF:
             return self._found_off(instance, status)
         if instance.goal.reboots > instance.reboots:
             return self._reboot(instance, status)
-        return self._check(instance)
+        waiting = self._plug(instance, status)
+        checking = self._check(instance)
+        return checking if isinstance(checking, Again) and checking.after_s < LOOK_EACH_S else waiting or checking
 
     def _found_off(self, instance: Instance, status: MachineStatus | None) -> Next:
         rebooting = instance.goal.reboots > instance.reboots
@@ -321,6 +353,80 @@ class Instances:
             return "there" if isinstance(error, ConnectionError) else None
         return "open"
 
+    # --- interfaces of a machine that runs ---
+
+    def _plug(self, instance: Instance, status: MachineStatus) -> Again | None:
+        """Make the machine's NICs those of its rows, and write down what is done; Again while a guest holds on."""
+        rows = {interface.id: interface for interface in self._interfaces(instance.id)}
+        present = set(status.ports)
+        missing = [each for name, each in rows.items() if name not in present and not _is_leaving(each)]
+        if missing:
+            self._ensure_networks(instance)
+        present |= {each.id for each in missing if self._plug_in_late(instance, each)}
+        leaving = {name for name in present if name not in rows or _is_leaving(rows[name])}
+        unplugging = self._watch(instance.id).unplugging
+        for name in unplugging.keys() - leaving:
+            del unplugging[name]
+        for name in sorted(leaving):
+            self._unplug(instance.id, name, unplugging)
+        overdue = {name for name, each in unplugging.items() if self._clock() - each.begun >= LET_GO_WITHIN}
+        changed = [
+            interface
+            for name, interface in rows.items()
+            if (_is_leaving(interface) and (name not in present or (name in overdue and _is_forced(interface))))
+            or (_is_coming(interface) and name in present)
+        ]
+        if changed:
+            self._settle(changed)
+        return Again(LOOK_EACH_S if leaving - overdue else PRESS_AGAIN_S) if leaving else None
+
+    def _plug_in_late(self, instance: Instance, interface: NetworkInterface) -> bool:
+        try:
+            self._host.compute.plug_in(instance.id, _nic(interface))
+        except HostError as error:
+            if error.retryable:
+                raise
+            log.warning("interface %s cannot be plugged into %s: %s", interface.id, instance.id, error)
+            if _is_coming(interface):
+                with self._store.write() as tx:
+                    current = tx.get(NetworkInterface, interface.id)
+                    if current is not None and current.attachment == interface.attachment:
+                        let_go(tx, current)
+            return False
+        return True
+
+    def _unplug(self, instance_id: str, port: str, unplugging: dict[str, Unplugging]) -> None:
+        """A guest that is still booting does not hear it: it is asked again."""
+        now = self._clock()
+        known = unplugging.setdefault(port, Unplugging(begun=now, asked=datetime.min.replace(tzinfo=now.tzinfo)))
+        if now - known.asked >= timedelta(seconds=PRESS_AGAIN_S):
+            known.asked = now
+            self._host.compute.unplug(instance_id, port)
+
+    def _settle(self, seen: Sequence[NetworkInterface]) -> None:
+        """Attached or detached they are now, unless a request has come in between."""
+        now = self._clock()
+        with self._store.write() as tx:
+            for interface in seen:
+                current = tx.get(NetworkInterface, interface.id)
+                if current is None or current.attachment != interface.attachment:
+                    continue
+                if _is_leaving(current):
+                    let_go(tx, current)
+                else:
+                    self._attach(tx, current, now)
+
+    def _attach_interfaces(self, tx: Transaction, instance_id: str, now: datetime) -> None:
+        for interface in tx.all(NetworkInterface, instance_id=instance_id):
+            if _is_coming(interface):
+                self._attach(tx, interface, now)
+
+    def _attach(self, tx: Transaction, interface: NetworkInterface, now: datetime) -> None:
+        if interface.attachment is not None:
+            attached_at = interface.attachment.attached_at or now
+            attachment = replace(interface.attachment, state="attached", attached_at=attached_at)
+            tx.put(replace(interface, state="in-use", attachment=attachment))
+
     # --- stopping ---
 
     def _stop(self, instance: Instance) -> Next:
@@ -334,9 +440,13 @@ class Instances:
             current = tx.get(Instance, instance.id)
             if current is None or current.state is not State.STOPPING:
                 return Again(0)
-            for interface in self._interfaces(instance.id):
-                if interface.public_ip:
+            self._wake_networks(tx, current)
+            for interface in tx.all(NetworkInterface, instance_id=instance.id):
+                if _is_leaving(interface):
+                    let_go(tx, interface)
+                elif interface.public_ip:
                     tx.put(replace(interface, public_ip=""))
+            self._attach_interfaces(tx, instance.id, self._clock())
             tx.put(
                 replace(
                     current,
@@ -346,7 +456,6 @@ class Instances:
                     timeline={},
                 )
             )
-            self._wake_network(tx, current)
         self._watches.pop(instance.id, None)
         return Done()
 
@@ -384,13 +493,14 @@ class Instances:
                     layer = tx.get(Layer, volume.layer_id)
                     if layer is not None:
                         tx.wake(layer)
-            for interface in self._interfaces(instance.id):
-                if interface.attachment is not None and interface.attachment.delete_on_termination:
-                    tx.delete(interface)
+            self._wake_networks(tx, current)
+            for interface in tx.all(NetworkInterface, instance_id=instance.id):
+                goes = interface.attachment is not None and interface.attachment.delete_on_termination
+                if goes and not _is_leaving(interface):
+                    discard(tx, interface)
                 else:
-                    tx.put(replace(interface, attachment=None, public_ip="", state="available"))
+                    let_go(tx, interface)
             tx.put(replace(current, state=move(current.state, State.TERMINATED), ended_at=now, timeline={}))
-            self._wake_network(tx, current)
         self._watches.pop(instance.id, None)
         return Again(self._limits.terminated_kept.total_seconds())
 
@@ -421,10 +531,9 @@ class Instances:
                 )
                 tx.put(replace(volume, state="in-use", attachment=attached))
 
-    def _wake_network(self, tx: Transaction, instance: Instance) -> None:
-        vpc = tx.get(Vpc, instance.vpc_id)
-        if vpc is not None:
-            tx.wake(vpc)
+    def _wake_networks(self, tx: Transaction, instance: Instance) -> None:
+        for vpc_id in self._vpcs(instance):
+            wake_network(tx, vpc_id)
 
     def _watch(self, instance_id: str) -> Watch:
         with self._lock:
@@ -454,6 +563,23 @@ class Instances:
             current = tx.get(Instance, instance_id)
             if current is not None:
                 tx.put(replace(current, **changes))  # type: ignore[arg-type]
+
+
+def _nic(interface: NetworkInterface) -> Nic:
+    index = interface.attachment.device_index if interface.attachment else -1
+    return Nic(port=interface.id, segment=interface.subnet_id, mac=interface.mac, index=index)
+
+
+def _is_coming(interface: NetworkInterface) -> bool:
+    return interface.attachment is not None and interface.attachment.state == "attaching"
+
+
+def _is_leaving(interface: NetworkInterface) -> bool:
+    return interface.attachment is not None and interface.attachment.state == "detaching"
+
+
+def _is_forced(interface: NetworkInterface) -> bool:
+    return interface.attachment is not None and interface.attachment.forced
 
 
 def machine_uuid(instance_id: str) -> str:

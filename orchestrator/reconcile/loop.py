@@ -86,9 +86,12 @@ class Loop:
                     self._push(key, 0.0)
             self._condition.notify_all()
 
-    def wake(self, kind: str, resource_id: str) -> None:
+    def wake(self, kind: str, resource_id: str, *, after_s: float = 0.0) -> None:
         """From a timer or a host event: not written down, since start-up looks at everything anyway."""
-        self.wake_all([(kind, resource_id)])
+        with self._condition:
+            if kind in self._steps:
+                self._push((kind, resource_id), after_s)
+            self._condition.notify_all()
 
     def idle(self) -> bool:
         """Nothing is being worked on, and nothing is due now."""

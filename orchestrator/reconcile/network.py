@@ -1,6 +1,12 @@
-"""Networks: a VPC's rows become one Router, which the host is made equal to.
+"""Networks: the host is kept equal to the plan of each VPC, and the plans of VPCs that know of each other in step.
 
-A VPC is on the host only while machines are plugged into it; the last one to go takes the router with it.
+    woken, or a time has passed ---> step ---> plan ---> apply ---+---> peers that it just appeared to,
+    a launch needs it now ---------> ensure -->/                  |     or whose plans differ now: woken
+                                                                  +---> looked at again after a time
+
+A plan of one VPC reads rows of its peers (are they on the host, who is in their groups), and only what their own plans
+show too. So a change that matters to a peer is a change of the VPC's own plan; then the peers' plans are compared with
+what they were applied as. Whoever is woken finds nothing more to tell, and it ends.
 """
 
 from __future__ import annotations
@@ -8,137 +14,119 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import count
 from socket import socket
 from typing import Protocol
 
-from orchestrator.host import Allow, Network, Policy, Port, Router, Segment
-from orchestrator.model.instance import Instance
-from orchestrator.model.lifecycle import State
-from orchestrator.model.vpc import (
-    NetworkInterface,
-    Rule,
-    SecurityGroup,
-    Subnet,
-    Vpc,
-    domain_name,
-    private_dns_name,
-    public_dns_name,
-    resolver_address,
-)
-from orchestrator.reconcile.loop import Done, Next
+from orchestrator.host import Network, Router
+from orchestrator.model.vpc import Vpc
+from orchestrator.reconcile.loop import Again, Done, Next
+from orchestrator.reconcile.plan import METADATA_ADDRESS, METADATA_IPV6_ADDRESS, peers, plan
 from orchestrator.store import Store
 
-METADATA_ADDRESS = "169.254.169.254"
-PLUGGED = frozenset({State.PENDING, State.RUNNING, State.STOPPING, State.SHUTTING_DOWN})
+LOOK_EACH_S = 30.0  # at what is on the host: damage that nobody reports is mended then
+
+Listen = Callable[[], socket]
 
 
 class Doorway(Protocol):
     """The metadata server, as reconcilers see it."""
 
-    def open(self, vpc_id: str, listen: Callable[[], socket]) -> None:
-        """Answer the guests of a VPC from now on; it answers when this returns."""
+    def open(self, vpc_id: str, listen: Listen, listen_ipv6: Listen | None = None) -> None:
+        """Answer the guests of a VPC from now on, over IPv6 too if its socket is given; it answers when this
+        returns."""
 
     def shut(self, vpc_id: str) -> None: ...
 
 
+def _nobody(vpc_id: str) -> None:
+    pass
+
+
 class Networks:
-    def __init__(self, store: Store, network: Network, doorway: Doorway) -> None:
+    """`appeared` is called with each VPC that a launch has brought onto the host: somebody should step it from time
+    to time from then on."""
+
+    def __init__(
+        self, store: Store, network: Network, doorway: Doorway, appeared: Callable[[str], None] = _nobody
+    ) -> None:
         self._store = store
         self._network = network
         self._doorway = doorway
+        self._appeared = appeared
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._tickets = count(1)
+        self._served: dict[str, int] = defaultdict(int)  # all tickets up to this one, by what was applied last
         self._applied: dict[str, Router] = {}
 
     def step(self, vpc_id: str) -> Next:
         """Look at the host and mend what differs, whatever was applied before."""
-        self._make(vpc_id, trust=False)
-        return Done()
+        with self._locks[vpc_id]:
+            present = self._make(vpc_id, trust=False)
+        return Again(LOOK_EACH_S) if present else Done()
 
     def ensure(self, vpc_id: str) -> None:
         """The host has this VPC as the store has it now, as far as this process knows."""
-        self._make(vpc_id, trust=True)
-
-    def _make(self, vpc_id: str, *, trust: bool) -> None:
+        ticket = next(self._tickets)
         with self._locks[vpc_id]:
-            router = plan(self._store, vpc_id)
-            if router is None:
-                self._applied.pop(vpc_id, None)
-                self._doorway.shut(vpc_id)
-                self._network.remove(vpc_id)
-                return
-            if trust and self._applied.get(vpc_id) == router:
-                return
+            if self._served[vpc_id] > ticket:
+                return  # while this call waited, another one read what it would read
+            self._make(vpc_id, trust=True)
+
+    def keep(self, vpc_id: str) -> None:
+        """The host has this VPC, as it was when it was applied last: for whoever needs nothing new of it."""
+        if vpc_id not in self._applied:
+            self.ensure(vpc_id)
+
+    def _make(self, vpc_id: str, *, trust: bool) -> bool:
+        """Whether it is on the host now. The caller holds its lock."""
+        ticket = next(self._tickets)
+        router = plan(self._store, vpc_id)
+        before = self._applied.get(vpc_id)
+        if router is None:
+            self._applied.pop(vpc_id, None)
+            self._doorway.shut(vpc_id)
+            self._network.remove(vpc_id)
+        elif not trust or before != router:
             self._applied.pop(vpc_id, None)
             self._network.apply(router)
-            self._doorway.open(vpc_id, lambda: self._network.listen(vpc_id, METADATA_ADDRESS, 80))
+            self._open_doorway(router)
             self._applied[vpc_id] = router
+        self._served[vpc_id] = ticket
+        if before != router:
+            self._tell_peers(router, vpc_id, fresh=before is None)
+        if router is not None and before is None and trust:
+            self._appeared(vpc_id)
+        return router is not None
 
+    def _open_doorway(self, router: Router) -> None:
+        def listen() -> socket:
+            return self._network.listen(router.name, METADATA_ADDRESS, 80)
 
-def plan(store: Store, vpc_id: str) -> Router | None:
-    """The router of a VPC; None when nothing is plugged into it."""
-    vpc = store.get(Vpc, vpc_id)
-    if vpc is None:
-        return None
-    interfaces = [interface for interface in store.all(NetworkInterface, vpc_id=vpc_id) if _plugged(store, interface)]
-    if not interfaces:
-        return None
-    interfaces.sort(key=lambda interface: interface.id)
-    used = {interface.subnet_id for interface in interfaces}
-    subnets = sorted(
-        (subnet for subnet in store.all(Subnet, vpc_id=vpc_id) if subnet.id in used), key=lambda subnet: subnet.id
-    )
-    groups = sorted(store.all(SecurityGroup, vpc_id=vpc_id), key=lambda group: group.id)
-    known = {group.id for group in groups}
-    return Router(
-        name=vpc.id,
-        cidr=vpc.cidr,
-        segments=tuple(
-            Segment(name=subnet.id, cidr=subnet.cidr, gateway=str(subnet.network.network_address + 1))
-            for subnet in subnets
-        ),
-        ports=tuple(_port(vpc, interface, known) for interface in interfaces),
-        policies=tuple(
-            Policy(
-                name=group.id,
-                inbound=tuple(_allow(rule) for rule in group.rules if not rule.egress and _applies(rule, known)),
-                outbound=tuple(_allow(rule) for rule in group.rules if rule.egress and _applies(rule, known)),
-            )
-            for group in groups
-        ),
-        domain=domain_name(vpc.region),
-        resolver=resolver_address(vpc.cidr) if vpc.enable_dns_support else "",
-    )
+        def listen_ipv6() -> socket:
+            return self._network.listen(router.name, METADATA_IPV6_ADDRESS, 80)
 
+        if any(segment.ipv6_cidr for segment in router.segments):
+            self._doorway.open(router.name, listen, listen_ipv6)
+        else:
+            self._doorway.open(router.name, listen)
 
-def _plugged(store: Store, interface: NetworkInterface) -> bool:
-    instance = store.get(Instance, interface.instance_id)
-    return instance is not None and instance.state in PLUGGED
+    def _tell_peers(self, router: Router | None, vpc_id: str, *, fresh: bool) -> None:
+        """Wake those that are not as they should be any more. One that was applied before this VPC was there has had
+        no other end for its cable; one that is being applied now may have read its rows before they changed."""
+        cables = {peering.router for peering in router.peerings} if router is not None and fresh else set()
+        stale = []
+        for other in peers(self._store, vpc_id):
+            busy, applied = self._locks[other].locked(), self._applied.get(other)
+            if busy or (applied is not None and (other in cables or plan(self._store, other) != applied)):
+                stale.append(other)
+        self._wake(stale)
 
-
-def _port(vpc: Vpc, interface: NetworkInterface, groups: set[str]) -> Port:
-    named = interface.public_ip and vpc.enable_dns_hostnames
-    return Port(
-        name=interface.id,
-        segment=interface.subnet_id,
-        mac=interface.mac,
-        address=interface.private_ip,
-        host_name=private_dns_name(interface.private_ip, vpc.region).partition(".")[0],
-        public_address=interface.public_ip,
-        public_name=public_dns_name(interface.public_ip, vpc.region) if named else "",
-        check_addresses=interface.source_dest_check,
-        policies=tuple(group for group in interface.groups if group in groups),
-    )
-
-
-def _applies(rule: Rule, groups: set[str]) -> bool:
-    return bool(rule.cidr_ipv4) or rule.group_id in groups
-
-
-def _allow(rule: Rule) -> Allow:
-    return Allow(
-        protocol=rule.protocol,
-        from_port=rule.from_port,
-        to_port=rule.to_port,
-        peer_cidr=rule.cidr_ipv4,
-        peer_policy=rule.group_id,
-    )
+    def _wake(self, vpc_ids: list[str]) -> None:
+        if not vpc_ids:
+            return
+        with self._store.write() as tx:
+            for vpc_id in vpc_ids:
+                vpc = tx.get(Vpc, vpc_id)
+                if vpc is not None:
+                    tx.wake(vpc)

@@ -1,7 +1,8 @@
 """What a reconciler may rely on, of both hosts: the one in memory, and libvirt with qcow2 files.
 
 The libvirt one runs a guest of 512 bytes, a boot sector that is written out below. It says `ready` on its serial port,
-echoes what it is sent, powers itself off when its power button is pressed or it is sent a `p`, and resets on an `r`.
+echoes what it is sent, powers itself off when its power button is pressed or it is sent a `p`, resets on an `r`, and on
+an `e` lets go of the devices that it is asked to let go of.
 """
 
 from __future__ import annotations
@@ -34,18 +35,25 @@ BOOT_SECTOR = (
     bytes.fromhex(
         "fc 31c0 8ed8"  # cld; xor ax, ax; mov ds, ax
         "ba0206 b80001 ef"  # out 0x602, 0x100: let ACPI report the power button
-        "be537c"  # mov si, text
+        "be797c"  # mov si, text
         "bafd03 ec a820 74fb"  # print: until the serial port takes a byte
         "ac 84c0 7406"  # lodsb; at the text's end jump to main
         "baf803 ee ebed"  # out 0x3f8, al; jump to print
-        "ba0006 ed f6c401 7517"  # main: in ax, 0x600; was the power button pressed? jump to off
+        "ba0006 ed f6c401 751b"  # main: in ax, 0x600; was the power button pressed? jump to off
         "bafd03 ec a801 74ef"  # is there a byte on the serial port? else jump to main
         "baf803 ec"  # in al, 0x3f8
-        "3c70 7407"  # p? jump to off
-        "3c72 740c"  # r? jump to reset
-        "ee ebe0"  # out 0x3f8, al; jump to main
+        "3c70 740b"  # p? jump to off
+        "3c72 7410"  # r? jump to reset
+        "3c65 7414"  # e? jump to eject
+        "ee ebdc"  # out 0x3f8, al; jump to main
         "ba0406 b80020 ef ebfe"  # off: out 0x604, 0x2000: ACPI's S5
         "baf90c b006 ee ebfe"  # reset: out 0xcf9, 6
+        "6631db"  # eject: xor ebx, ebx
+        "bad00c 6689d8 66ef"  # next: out 0xcd0, ebx: the hot plug registers of this bus
+        "bac40c 66ed"  # in eax, 0xcc4: the slots that are to be emptied
+        "bac80c 6685c0 7402 66ef"  # out 0xcc8, eax: empty them, where there are any
+        "43 83fb10 72e3"  # inc bx; below 16 jump to next
+        "eba9"  # jump to main
     )
     + b"ready\r\n\0"
 ).ljust(510, b"\0") + b"\x55\xaa"
@@ -119,6 +127,17 @@ class Rig:
     def guest_echoes(self) -> None:
         """It sends back what is waiting on its serial port."""
 
+    def guest_lets_go(self, port: str) -> None:
+        """It takes out what it was asked to; until then it does not."""
+
+    def nic(self, number: int) -> Nic:
+        digits = self.name[2:14]  # a tap's name has fifteen characters
+        return Nic(port=f"e{number:02}{digits}", segment=self.segment, mac=f"02:00:00:00:01:{number:02x}")
+
+    def ports(self) -> tuple[str, ...]:
+        status = self.compute.observe(self.name)
+        return status.ports if status else ()
+
 
 class MemoryRig(Rig):
     greeting = b"login:"
@@ -128,12 +147,16 @@ class MemoryRig(Rig):
         super().__init__()
         self.memory = MemoryCompute(memory_mib=1 << 20)
         self.compute, self.storage = self.memory, MemoryStorage(strict=True)
+        self.memory.hold_on(self.name)
 
     def guest_powers_off(self) -> None:
         self.memory.guest_powers_off(self.name)
 
     def guest_echoes(self) -> None:
         self.memory.guest_writes(self.name, self.memory.guest_serial(self.name).recv(100))
+
+    def guest_lets_go(self, port: str) -> None:
+        self.memory.guest_lets_go(self.name, port)
 
 
 class LibvirtRig(Rig):
@@ -165,6 +188,11 @@ class LibvirtRig(Rig):
         with self.compute.console_socket(self.name) as serial:
             serial.sendall(b"p")
             self.until_power(Power.OFF)
+
+    def guest_lets_go(self, port: str) -> None:
+        with self.compute.console_socket(self.name) as serial:
+            serial.sendall(b"e")
+            self.until(lambda: port not in self.ports())
 
 
 def memory_rig() -> Iterator[Rig]:
@@ -281,6 +309,66 @@ def test_what_is_not_there_or_off_needs_nothing(rig: Rig) -> None:
         rig.compute.console_socket(rig.name)
     with pytest.raises(HostError):
         rig.compute.screenshot(rig.name)
+
+
+def test_an_interface_comes_and_goes_while_the_guest_runs(rig: Rig) -> None:
+    machine = rig.machine()
+    [first] = machine.nics
+    second, third = rig.nic(2), rig.nic(3)
+    rig.compute.start(machine)
+    rig.until_ready()
+    assert rig.ports() == (first.port,)
+    for nic in (first, second, third, second):  # what is there already is left alone
+        rig.compute.plug_in(rig.name, nic)
+    assert rig.ports() == (first.port, second.port, third.port)
+
+    for _ in range(2):
+        rig.compute.unplug(rig.name, second.port)
+    assert rig.ports() == (first.port, second.port, third.port)  # the guest has not let go yet
+    rig.woken.clear()
+    rig.guest_lets_go(second.port)
+    rig.until(lambda: rig.ports() == (first.port, third.port))
+    rig.until(lambda: rig.name in rig.woken)
+    rig.compute.unplug(rig.name, second.port)
+
+    rig.compute.plug_in(rig.name, second)
+    assert set(rig.ports()) == {first.port, second.port, third.port}
+    rig.compute.remove(rig.name)
+    rig.compute.start(machine)  # each start is a new one
+    assert rig.ports() == (first.port,)
+
+
+def test_a_reset_takes_out_what_the_guest_did_not_let_go_of(rig: Rig) -> None:
+    rig.compute.start(rig.machine())
+    rig.until_ready()
+    rig.compute.plug_in(rig.name, rig.nic(2))
+    rig.compute.unplug(rig.name, rig.nic(2).port)
+    rig.compute.reset(rig.name)
+    rig.until(lambda: rig.nic(2).port not in rig.ports())
+
+
+def test_what_does_not_run_takes_no_interface(rig: Rig) -> None:
+    with pytest.raises(HostError, match="does not run"):
+        rig.compute.plug_in(rig.name, rig.nic(2))
+    rig.compute.unplug(rig.name, rig.nic(2).port)
+    rig.compute.start(rig.machine())
+    rig.guest_powers_off()
+    rig.until_power(Power.OFF)
+    with pytest.raises(HostError, match="does not run") as caught:
+        rig.compute.plug_in(rig.name, rig.nic(2))
+    assert caught.value.retryable
+    rig.compute.unplug(rig.name, rig.machine().nics[0].port)
+    assert rig.ports() == ()
+
+
+def test_interfaces_find_no_slot_in_a_machine_that_is_full(rig: Rig) -> None:
+    rig.compute.start(rig.machine())
+    for number in range(1, 32):
+        rig.compute.plug_in(rig.name, rig.nic(number))
+    assert len(rig.ports()) == 32
+    with pytest.raises(CapacityError):
+        rig.compute.plug_in(rig.name, rig.nic(32))
+    rig.compute.plug_in(rig.name, rig.nic(31))  # is there already
 
 
 def test_the_console_outlives_the_machine_until_it_is_forgotten(rig: Rig) -> None:

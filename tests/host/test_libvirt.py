@@ -13,12 +13,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import libvirt
 import pytest
 
 from orchestrator.host import Disk, HostError, Machine, Nic, OffReason, Power
 from orchestrator.host.libvirt import LibvirtCompute, qemu_owner
+from orchestrator.host.links import bridge_name
 from orchestrator.host.qcow2 import QcowStorage
 from orchestrator.host.xml import NAMESPACE
 
@@ -256,6 +258,93 @@ def test_only_root_gets_at_sockets_and_consoles_and_only_qemu_at_disks(place: Pl
     assert owners(place.files.layer_path("layer-1")) == (0, group, 0o440)  # libvirt has not given it away
     compute.remove(place.name)
     assert list((place.directory / "run").iterdir()) == []
+
+
+@pytest.fixture
+def segment() -> Iterator[str]:
+    name = f"subnet-{uuid.uuid4().hex[:17]}"
+    subprocess.run(["ip", "link", "add", bridge_name(name), "type", "bridge"], check=True)
+    yield name
+    subprocess.run(["ip", "link", "delete", bridge_name(name)], check=True)
+
+
+def nic(segment: str, number: int, **changes: object) -> Nic:
+    values: dict[str, object] = {
+        "port": f"e{number}-{segment[-8:]}-longer-than-a-tap",
+        "segment": segment,
+        "mac": f"02:00:00:00:00:{number:02x}",
+        "index": number,
+    }
+    return Nic(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def slots(domain: libvirt.virDomain) -> dict[str, tuple[str | None, str | None]]:
+    tree = ElementTree.fromstring(domain.XMLDesc(0))
+    found = {}
+    for interface in tree.iterfind("./devices/interface"):
+        name, address = interface.find("alias"), interface.find("address")
+        assert name is not None and address is not None
+        found[name.get("name", "").removeprefix("ua-")] = (address.get("bus"), address.get("slot"))
+    return found
+
+
+@pytest.mark.host
+def test_an_interface_is_known_to_whoever_comes_later_and_keeps_its_slot(
+    place: Place, compute: LibvirtCompute, system: libvirt.virConnect, segment: str
+) -> None:
+    first, fourth = nic(segment, 0), nic(segment, 4)
+    compute.start(place.machine(nics=(first,)))
+    compute.plug_in(place.name, fourth)
+    domain = system.lookupByName(place.name)
+    plugged = slots(domain)
+    assert fourth.port[:15] in os.listdir(f"/sys/class/net/{bridge_name(segment)}/brif")
+    again = place.compute()  # the controller, started anew
+    try:
+        status = again.observe(place.name)
+        assert status is not None
+        assert status.ports == (first.port, fourth.port)
+    finally:
+        again.close()
+    # What libvirtd reads when it is started anew is what it has written down of the running domain.
+    assert f"ua-{fourth.port}" in Path(f"/run/libvirt/qemu/{place.name}.xml").read_text()
+
+    compute.remove(place.name)
+    compute.start(place.machine(nics=(first, fourth)))
+    assert slots(system.lookupByName(place.name)) == plugged
+
+
+@pytest.mark.host
+def test_an_interface_that_cannot_be_plugged_in_says_why(place: Place, compute: LibvirtCompute, segment: str) -> None:
+    compute.start(place.machine(nics=(nic(segment, 0), nic(segment, 1))))
+    for wrong, word, retryable in (
+        (nic(segment, 2, mac="not an address"), "mac address", False),
+        (nic(segment, 2, index=0), "1 to 31", False),
+        (nic(segment, 2, index=32), "1 to 31", False),
+        (nic(segment, 2, index=1), "interface 1", True),  # while the one that is there goes away
+        (nic("subnet-00000000000000000", 2), "sn-000000000000", True),
+    ):
+        with pytest.raises(HostError, match=word) as caught:
+            compute.plug_in(place.name, wrong)
+        assert caught.value.retryable is retryable, word
+    status = compute.observe(place.name)
+    assert status is not None
+    assert status.ports == (nic(segment, 0).port, nic(segment, 1).port)
+
+
+@pytest.mark.host
+def test_a_strangers_domain_is_given_no_interface(
+    place: Place, compute: LibvirtCompute, system: libvirt.virConnect, segment: str
+) -> None:
+    domain = system.defineXML(place.stranger("another"))
+    domain.create()
+    try:
+        with pytest.raises(HostError, match="does not run"):
+            compute.plug_in(place.name, nic(segment, 1))
+        compute.unplug(place.name, nic(segment, 1).port)
+        assert slots(domain) == {}
+    finally:
+        domain.destroy()
+        domain.undefine()
 
 
 @pytest.mark.host

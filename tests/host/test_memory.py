@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from orchestrator.host import (
     HostError,
     Machine,
     MachineStatus,
+    Nic,
     OffReason,
     Port,
     Power,
@@ -29,7 +31,7 @@ def machine(name: str = "i-1", memory_mib: int = 1024) -> Machine:
 def router(name: str = "vpc-1", ports: tuple[str, ...] = ()) -> Router:
     return Router(
         name=name,
-        cidr="10.0.0.0/16",
+        cidrs=("10.0.0.0/16",),
         segments=(Segment(name="subnet-1", cidr="10.0.0.0/24", gateway="10.0.0.1"),),
         ports=tuple(
             Port(name=port, segment="subnet-1", mac="02:00:00:00:00:01", address="10.0.0.9", host_name="h")
@@ -81,6 +83,26 @@ def test_a_guest_can_be_deaf(host: MemoryHost) -> None:
     status = host.compute.observe("i-1")
     assert status is not None
     assert status.resets == 1
+
+
+def test_an_interface_comes_and_goes(host: MemoryHost) -> None:
+    first, second = (Nic(port=f"eni-{n}", segment="s", mac=f"02:00:00:00:00:0{n}", index=n) for n in range(2))
+    host.compute.start(replace(machine(), nics=(first,)))
+    host.compute.plug_in("i-1", second)
+    assert host.compute.nics("i-1") == (first, second)
+    woken: list[str] = []
+    host.compute.watch(woken.append)
+    host.compute.unplug("i-1", "eni-1")  # a guest lets go at once
+    assert (host.compute.nics("i-1"), woken) == ((first,), ["i-1"])
+
+    host.compute.plug_in("i-1", second)
+    host.compute.hold_on("i-1")
+    host.compute.unplug("i-1", "eni-1")
+    assert host.compute.nics("i-1") == (first, second)
+    with pytest.raises(LookupError):
+        host.compute.guest_lets_go("i-1", "eni-0")
+    host.compute.guest_lets_go("i-1", "eni-1")
+    assert host.compute.nics("i-1") == (first,)
 
 
 def test_memory_is_given_and_taken_back() -> None:

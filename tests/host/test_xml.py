@@ -22,6 +22,7 @@ from orchestrator.host.xml import (
     DomainTemplate,
     KernelFiles,
     cpu_shares,
+    port_of,
     templates_dir,
 )
 
@@ -96,6 +97,10 @@ def test_no_golden_file_is_left_over() -> None:
     assert {path.stem for path in GOLDEN.glob("*.xml")} == set(MACHINES)
 
 
+def sources() -> str:
+    return "".join(path.read_text(encoding="utf-8") for path in sorted(templates_dir().glob("*.xml.j2")))
+
+
 def printed(xml: str) -> set[tuple[str, str, str]]:
     """(element, attribute, value) of all that is there, with '' for the element alone."""
     found: set[tuple[str, str, str]] = set()
@@ -106,7 +111,7 @@ def printed(xml: str) -> set[tuple[str, str, str]]:
 
 
 def test_whatever_the_template_can_print_is_in_a_golden_file() -> None:
-    source = (templates_dir() / "domain.xml.j2").read_text(encoding="utf-8")
+    source = sources()
     tags = len(re.findall(r"<[\w:]+", source))
     template = printed(source)
     assert len(re.findall(r"<([\w:]+)((?:\s+[\w:]+='[^']*')*)\s*/?>", source)) == tags  # all of it is understood
@@ -124,7 +129,7 @@ def test_whatever_the_template_can_print_is_in_a_golden_file() -> None:
 
 def test_each_branch_of_the_template_is_taken_both_ways() -> None:
     """A golden file with the branch, and one without it: each conditional's first element tells."""
-    source = (templates_dir() / "domain.xml.j2").read_text(encoding="utf-8")
+    source = sources()
     texts = [path.read_text(encoding="utf-8") for path in GOLDEN.glob("*.xml")]
     for marked in re.findall(r"{% (?:if|for) [^%]*%}\n\s*(<[\w:]+(?:\s+\w+='[^'{]*')?)", source):
         holders = [marked in text for text in texts]
@@ -141,6 +146,7 @@ def test_values_cannot_become_markup() -> None:
 
 def test_an_undefined_value_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "domain.xml.j2").write_text("<domain>{{ nobody_passes_this }}</domain>")
+    (tmp_path / "interface.xml.j2").write_text("<interface/>")
     with pytest.raises(jinja2.UndefinedError):
         DomainTemplate(tmp_path).render(machine(), files(machine()), deployment="d", accelerator="tcg")
 
@@ -152,28 +158,53 @@ def test_no_two_devices_share_an_address(disks: int, nics: int) -> None:
         nics=tuple(Nic(port=f"eni-{n}", segment="s", mac="02:00:00:00:00:01") for n in range(nics)),
     )
     tree = ElementTree.fromstring(render(of))
-    places = [(a.get("slot"), a.get("function")) for a in tree.iter("address")]
-    assert len(places) == len(set(places)) == disks + nics + 3
-    multifunction = {a.get("slot") for a in tree.iter("address") if a.get("multifunction") == "on"}
-    assert multifunction == {slot for slot, function in places if function != "0"}
-    assert all(1 <= int(slot or 0) <= 30 and 0 <= int(function or 0) <= 7 for slot, function in places)
+    places = [place(a) for a in tree.iter("address")]
+    assert len(places) == len(set(places)) == disks + nics + 7
+    assert all(1 <= slot <= 31 for bus, slot, _ in places if bus not in (1, 2))  # root ports have slot 0 alone
+    buses = {int(c.get("index", "")) for c in tree.iterfind("./devices/controller[@type='pci']")}
+    assert {bus for bus, _, _ in places} <= {0} | buses
 
 
-def test_devices_keep_their_places_when_others_come() -> None:
-    def places(count: int) -> list[tuple[str | None, str | None]]:
+def place(address: ElementTree.Element | None) -> tuple[int, int, int]:
+    """Bus, slot and function."""
+    assert address is not None
+    return int(address.get("bus", "")), int(address.get("slot", "")), int(address.get("function", ""))
+
+
+def test_devices_keep_their_places_when_others_come_and_go() -> None:
+    def disks(count: int) -> list[tuple[int, int, int]]:
         of = machine(disks=tuple(Disk(layer=f"l{n}", target=f"vd{n}", serial="s") for n in range(count)))
-        tree = ElementTree.fromstring(render(of))
-        addresses = [disk.find("address") for disk in tree.iter("disk")]
-        return [(a.get("slot"), a.get("function")) for a in addresses if a is not None]
+        return [place(disk.find("address")) for disk in ElementTree.fromstring(render(of)).iter("disk")]
 
-    assert places(30)[:3] == places(3)
+    def nics(*numbers: int) -> list[tuple[int, int, int]]:
+        of = machine(nics=tuple(Nic(port=f"e{n}", segment="s", mac="m", index=n) for n in numbers))
+        return [place(nic.find("address")) for nic in ElementTree.fromstring(render(of)).iter("interface")]
+
+    assert disks(30)[:3] == disks(3)
+    assert nics(0, 1, 4) == [*nics(0, 1), *nics(4)]
+    assert nics(0, -1) == nics(0, 1)
+
+
+def test_an_interface_that_is_plugged_in_is_as_it_would_have_been_from_the_start() -> None:
+    nic = Nic(port="eni-0fedcba9876543210", segment="subnet-0a", mac="02:00:00:00:00:02", index=3)
+    [*_, present] = ElementTree.fromstring(render(machine(nics=(*machine().nics, nic)))).iter("interface")
+    alone = ElementTree.fromstring(TEMPLATE.render_interface(nic, 3))
+    assert ElementTree.canonicalize(ElementTree.tostring(alone), strip_text=True) == ElementTree.canonicalize(
+        ElementTree.tostring(present), strip_text=True
+    )
+    name = alone.find("alias")
+    assert name is not None
+    assert port_of(name.get("name", "")) == nic.port
+    assert port_of("net0") == ""
 
 
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
         ({"vcpus": 3}, "3 vCPUs"),
-        ({"nics": tuple(Nic(port=f"e{n}", segment="s", mac="m") for n in range(MAX_NICS + 1))}, "interfaces"),
+        ({"nics": tuple(Nic(port=f"e{n}", segment="s", mac="m") for n in range(MAX_NICS + 1))}, "interface 32"),
+        ({"nics": (Nic(port="e", segment="s", mac="m", index=MAX_NICS),)}, "interface 32"),
+        ({"nics": tuple(Nic(port=p, segment="s", mac="m", index=i) for p, i in (("e", 1), ("f", -1)))}, "same number"),
         ({"disks": tuple(Disk(layer=f"l{n}", target="t", serial="s") for n in range(MAX_DISKS + 1))}, "disks"),
         ({"disks": (Disk(layer="l", target="vda", serial="x" * 21),)}, "serial"),
     ],

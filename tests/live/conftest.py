@@ -21,6 +21,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -265,6 +267,10 @@ class Guest:
     def boot_id(self) -> str:
         return self.run("cat /proc/sys/kernel/random/boot_id").strip()
 
+    def links(self) -> list[str]:
+        """The hardware addresses of its network interfaces."""
+        return sorted(set(self.run("cat /sys/class/net/*/address").split()) - {"00:00:00:00:00:00"})
+
     def http(self, method: str, path: str, **headers: str) -> tuple[int, str]:
         """Ask the metadata server from inside, by a shell alone: status and body. OSError when it is silent."""
         lines = [f"{method} {path} HTTP/1.1", "Host: 169.254.169.254", "Connection: close"]
@@ -410,6 +416,104 @@ def shared(deployment: Deployment) -> Iterator[Guest]:
     made = Fleet(deployment)
     yield made.one(UserData=COUNT_RUNS)
     made.end()
+
+
+@dataclass(frozen=True)
+class DualStack:
+    """A VPC with IPv4 and IPv6, one subnet, a way out, and a group that lets everything in."""
+
+    vpc: str
+    subnet: str
+    gateway: str  # the router's address
+    group: str
+
+
+@pytest.fixture(scope="session")
+def dual_stack(deployment: Deployment) -> Iterator[DualStack]:
+    ec2 = deployment.ec2
+    zone = ec2.describe_availability_zones()["AvailabilityZones"][0]["ZoneName"]
+    vpc = ec2.create_vpc(CidrBlock="10.20.0.0/16", AmazonProvidedIpv6CidrBlock=True)["Vpc"]["VpcId"]
+
+    def range6() -> str | None:
+        [described] = ec2.describe_vpcs(VpcIds=[vpc])["Vpcs"]
+        [block] = described["Ipv6CidrBlockAssociationSet"]
+        done = block["Ipv6CidrBlockState"]["State"] == "associated"
+        return str(block["Ipv6CidrBlock"]) if done else None
+
+    first64 = f"{str(eventually(range6, 10, 'the VPC has an IPv6 range')).partition('/')[0]}/64"
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.20.1.0/24", Ipv6CidrBlock=first64, AvailabilityZone=zone)
+    subnet_id = subnet["Subnet"]["SubnetId"]
+    ec2.modify_subnet_attribute(SubnetId=subnet_id, MapPublicIpOnLaunch={"Value": True})
+    way_out = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=way_out, VpcId=vpc)
+    [table] = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+    ec2.create_route(RouteTableId=table["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", GatewayId=way_out)
+    group = ec2.create_security_group(GroupName="open", Description="everything", VpcId=vpc)["GroupId"]
+    everything = {
+        "IpProtocol": "-1",
+        "IpRanges": [{"CidrIp": "0.0.0.0/0"}],
+        "Ipv6Ranges": [{"CidrIpv6": "::/0"}],
+    }
+    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[everything])
+    yield DualStack(vpc, subnet_id, "10.20.1.1", group)
+    ec2.detach_internet_gateway(InternetGatewayId=way_out, VpcId=vpc)
+    ec2.delete_internet_gateway(InternetGatewayId=way_out)
+    ec2.delete_security_group(GroupId=group)
+    ec2.delete_subnet(SubnetId=subnet_id)
+    ec2.delete_vpc(VpcId=vpc)
+
+
+class Elastic:
+    """An interface of the dual-stack subnet with one of each kind of address, that no instance has yet."""
+
+    def __init__(self, deployment: Deployment, network: DualStack) -> None:
+        self._ec2 = deployment.ec2
+        made = self._ec2.create_network_interface(
+            SubnetId=network.subnet, Groups=[network.group], SecondaryPrivateIpAddressCount=1, Ipv6AddressCount=1
+        )
+        self.id = str(made["NetworkInterface"]["NetworkInterfaceId"])
+        self._ec2.assign_private_ip_addresses(NetworkInterfaceId=self.id, Ipv4PrefixCount=1)
+
+    def describe(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._ec2.describe_network_interfaces(NetworkInterfaceIds=[self.id])[
+            "NetworkInterfaces"
+        ][0]
+        return found
+
+    @property
+    def mac(self) -> str:
+        return str(self.describe()["MacAddress"])
+
+    @property
+    def addresses(self) -> list[str]:
+        """Each of its addresses, IPv4 first; of a prefix the third."""
+        described = self.describe()
+        own = [str(entry["PrivateIpAddress"]) for entry in described["PrivateIpAddresses"]]
+        prefixes = [ip_network(entry["Ipv4Prefix"]) for entry in described["Ipv4Prefixes"]]
+        return [
+            *own,
+            *(str(prefix[3]) for prefix in prefixes),
+            *(str(entry["Ipv6Address"]) for entry in described["Ipv6Addresses"]),
+        ]
+
+    def state(self) -> str:
+        return str(self.describe()["Status"])
+
+    def attachment_state(self) -> str:
+        return str(self.describe().get("Attachment", {}).get("Status", "none"))
+
+    def attach(self, guest: Guest, index: int) -> None:
+        self._ec2.attach_network_interface(NetworkInterfaceId=self.id, InstanceId=guest.id, DeviceIndex=index)
+
+    def detach(self) -> None:
+        self._ec2.detach_network_interface(AttachmentId=self.describe()["Attachment"]["AttachmentId"])
+
+    def delete(self) -> None:
+        if self.attachment_state() != "none":
+            eventually(lambda: self.attachment_state() == "attached", 20, f"{self.id} is attached")
+            self.detach()
+        eventually(lambda: self.state() == "available", 20, f"{self.id} is available")
+        self._ec2.delete_network_interface(NetworkInterfaceId=self.id)
 
 
 COUNT_RUNS = "#!/bin/sh\necho ran >>/root/runs\necho user-data ran as $(id -un)\n"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import socket
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from orchestrator.host import probe
-from tests.live.conftest import Deployment, Fleet, Guest, eventually
+from orchestrator.host.command import inside
+from tests.live.conftest import Deployment, DualStack, Elastic, Fleet, Guest, eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
@@ -18,11 +21,14 @@ USER_DATA = "#!/bin/sh\necho ran >>/root/runs\n"
 
 
 @pytest.fixture(scope="module")
-def debian(deployment: Deployment) -> Iterator[Guest]:
+def debian(deployment: Deployment, dual_stack: DualStack) -> Iterator[Guest]:
     fleet = Fleet(deployment)
     [guest] = fleet.launch(
         image="debian-12",
         InstanceType="t3.small",
+        SubnetId=dual_stack.subnet,
+        SecurityGroupIds=[dual_stack.group],
+        Ipv6AddressCount=1,
         UserData=USER_DATA,
         BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": ROOT_GIB}}],
     )
@@ -65,6 +71,40 @@ def test_its_disk_is_the_volume_that_was_asked_for(debian: Guest) -> None:
     assert debian.run(f"readlink -f /dev/disk/by-id/virtio-{serial}").strip() == "/dev/vda"
     assert int(debian.run("sudo blockdev --getsize64 /dev/vda")) == ROOT_GIB << 30
     assert int(debian.run("df --output=size -B1 / | tail -1")) > 0.9 * (ROOT_GIB << 30)
+
+
+def test_it_has_its_ipv6_address_by_dhcp(debian: Guest) -> None:
+    [interface] = debian.describe()["NetworkInterfaces"]
+    [address] = (entry["Ipv6Address"] for entry in interface["Ipv6Addresses"])
+    assert f"{address}/128" in debian.run("ip -6 -brief address show scope global")
+
+
+def test_an_interface_comes_and_goes(debian: Guest, deployment: Deployment, dual_stack: DualStack) -> None:
+    before = debian.links()
+    elastic = Elastic(deployment, dual_stack)
+    try:
+        elastic.attach(debian, 1)
+        for address in elastic.addresses:
+            # From the router: what comes back has left by the interface that was asked, or the guard had dropped it.
+            eventually(partial(greets, dual_stack, address), 60, f"{address} answers")
+        assert set(debian.links()) - set(before) == {elastic.mac}
+        assert debian.run("systemctl --failed --plain --no-legend") == ""
+        elastic.detach()
+        eventually(lambda: debian.links() == before, 30, "it has gone")
+        eventually(lambda: "100" not in debian.run("ip rule; ip -6 rule"), 30, "so have its rules")
+    finally:
+        elastic.delete()
+
+
+def greets(network: DualStack, address: str) -> bool:
+    """Does ssh answer at this address?"""
+
+    def ask() -> bool:
+        with socket.create_connection((address, 22), timeout=2.0) as connection:
+            connection.settimeout(10.0)
+            return connection.recv(3) == b"SSH"
+
+    return inside(network.vpc, ask)
 
 
 def test_kvm_runs_the_probe_inside_it(debian: Guest) -> None:

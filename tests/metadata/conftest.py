@@ -130,6 +130,18 @@ class World:
         assert current is not None
         self.change(instance, metadata=replace(current.metadata, **changes))
 
+    def open_ipv6(self, vpc_id: str = VPC) -> int:
+        """On ::1 as well; the port there."""
+        found: list[int] = []
+
+        def listen() -> socket.socket:
+            listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+            found.append(listener.getsockname()[1])
+            return listener
+
+        self.server.open(vpc_id, lambda: self.listen(vpc_id), listen)
+        return found[0]
+
     def connect(self, number: int, vpc_id: str = VPC) -> socket.socket:
         address = ("127.0.0.1", self.ports[vpc_id])
         return socket.create_connection(address, timeout=10, source_address=(f"127.0.0.{number}", 0))

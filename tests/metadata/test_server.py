@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from orchestrator.metadata.server import TOKEN_HEADER, TTL_HEADER
 from orchestrator.metadata.tree import Folder, Leaf, build, gather
+from orchestrator.model.elastic_ip import ElasticIp
 from orchestrator.model.instance import MetadataOptions
 from orchestrator.model.lifecycle import State
 from orchestrator.model.vpc import NetworkInterface
@@ -384,3 +386,94 @@ def test_a_socket_that_cannot_be_made_is_the_callers_error(world: World) -> None
 
     with pytest.raises(OSError, match="no such address"):
         world.server.open(VPC, fail)
+
+
+# --- several addresses, and IPv6 ---
+
+
+def test_a_guest_is_known_by_each_of_its_addresses(world: World) -> None:
+    first = world.launch(2, interface={"more_private_ips": ("127.0.0.20",), "prefixes": ("127.0.0.32/28",)})
+    second = world.launch(3)
+    for number in (2, 20, 32, 40, 47):
+        assert world.ask(number, "/latest/meta-data/instance-id").text == first.id, number
+    assert world.ask(3, "/latest/meta-data/instance-id").text == second.id
+    assert world.ask(48, "/latest/meta-data/instance-id").status == 404
+
+
+def test_a_guest_is_known_by_its_second_interface(world: World) -> None:
+    instance = world.launch(2)
+    [interface] = world.store.all(NetworkInterface, instance_id=instance.id)
+    assert interface.attachment is not None
+    more = replace(
+        interface,
+        id="eni-000000000000000ff",
+        private_ip="127.0.0.60",
+        mac="02:00:00:00:00:60",
+        attachment=replace(interface.attachment, device_index=1),
+    )
+    with world.store.write() as tx:
+        tx.put(more)
+    assert world.ask(60, "/latest/meta-data/local-ipv4").text == "127.0.0.2"
+    macs = world.ask(60, "/latest/meta-data/network/interfaces/macs/").text.split()
+    assert sorted(macs) == ["02:00:00:00:00:02/", "02:00:00:00:00:60/"]
+    number = world.ask(2, "/latest/meta-data/network/interfaces/macs/02:00:00:00:00:60/device-number")
+    assert number.text == "1"
+
+
+def test_an_elastic_ip_is_seen_at_the_next_request(world: World) -> None:
+    instance = world.launch(2)
+    [interface] = world.store.all(NetworkInterface, instance_id=instance.id)
+    elastic = ElasticIp(
+        id="eipalloc-1",
+        account=interface.account,
+        region=interface.region,
+        created=world.clock(),
+        public_ip="203.0.113.200",
+        interface_id=interface.id,
+        private_ip=interface.private_ip,
+    )
+    assert world.ask(2, "/latest/meta-data/public-ipv4").text == "203.0.113.2"
+    with world.store.write() as tx:
+        tx.put(elastic)
+    assert world.ask(2, "/latest/meta-data/public-ipv4").text == "203.0.113.200"
+
+
+def ask_ipv6(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("::1", port, timeout=10)
+    try:
+        connection.request(method, path, headers={"Connection": "close", **headers})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def test_ipv6_answers_whoever_has_it_enabled(start_world: Callable[[], World]) -> None:
+    world = start_world()
+    port = world.open_ipv6()
+    instance = world.launch(2, interface={"ipv6_addresses": ("::1",)})
+    assert ask_ipv6(port, "/latest/meta-data/instance-id")[0] == 403
+    world.options(instance, http_protocol_ipv6="enabled")
+    assert ask_ipv6(port, "/latest/meta-data/instance-id") == (200, instance.id)
+    assert world.ask(2, "/latest/meta-data/instance-id").text == instance.id
+    token = ask_ipv6(port, TOKEN_PATH, "PUT", **{TTL_HEADER: "60"})[1]
+    assert ask_ipv6(port, "/latest/meta-data/mac", **{TOKEN_HEADER: token}) == (200, "02:00:00:00:00:02")
+    world.server.shut(VPC)
+    assert world.server.vpcs() == []
+    with pytest.raises(ConnectionRefusedError):
+        ask_ipv6(port, "/latest/meta-data/instance-id")
+
+
+def test_the_hop_limit_holds_for_ipv6(start_world: Callable[[], World]) -> None:
+    world = start_world()
+    port = world.open_ipv6()
+    options = MetadataOptions(hop_limit=3, http_protocol_ipv6="enabled")
+    world.launch(2, interface={"ipv6_addresses": ("::1",)}, metadata=options)
+    with socket.create_connection(("::1", port), timeout=10) as connection:
+        connection.sendall(f"PUT {TOKEN_PATH} HTTP/1.1\r\nHost: x\r\n{TTL_HEADER}: 60\r\n\r\n".encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert world.server._conversations is not None
+        [conversation] = world.server._conversations.all
+        assert conversation.transport is not None
+        served_by = conversation.transport.get_extra_info("socket")
+        assert served_by.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS) == 3

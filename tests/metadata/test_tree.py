@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from orchestrator.metadata.tree import LATEST, VERSIONS, Facts, Plug, Tree, build, identity_document
 from orchestrator.model.image import Volume, VolumeAttachment
 from orchestrator.model.instance import Instance, MetadataOptions
-from orchestrator.model.vpc import InterfaceAttachment, NetworkInterface, SecurityGroup, Subnet, Vpc
+from orchestrator.model.vpc import CidrAssociation, InterfaceAttachment, NetworkInterface, SecurityGroup, Subnet, Vpc
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 OWNED: dict[str, Any] = {"account": "111122223333", "region": "us-west-2", "created": NOW}
@@ -82,7 +82,7 @@ INTERFACE = NetworkInterface(
 )
 SUBNET = Subnet(id=INSTANCE.subnet_id, **OWNED, vpc_id=INSTANCE.vpc_id, zone=INSTANCE.zone, cidr="172.31.0.0/20")
 NETWORK = Vpc(id=INSTANCE.vpc_id, **OWNED, cidr="172.31.0.0/16", enable_dns_hostnames=True)
-PLUG = Plug(INTERFACE, SUBNET, NETWORK, GROUPS)
+PLUG = Plug(INTERFACE, SUBNET, NETWORK, GROUPS, (("172.31.5.6", "203.0.113.9"),))
 FACTS = Facts(INSTANCE, (PLUG,), (volume(2, "/dev/sdf"), volume(3, "/dev/sdg"), volume(1, "/dev/xvda")))
 
 PRIVATE_NAME = "ip-172-31-5-6.us-west-2.compute.internal"
@@ -115,6 +115,7 @@ EXPECTED: dict[str, bytes] = {
     f"meta-data/network/interfaces/macs/{MAC}/local-hostname": PRIVATE_NAME.encode(),
     f"meta-data/network/interfaces/macs/{MAC}/local-ipv4s": b"172.31.5.6",
     f"meta-data/network/interfaces/macs/{MAC}/mac": MAC.encode(),
+    f"meta-data/network/interfaces/macs/{MAC}/network-card": b"0",
     f"meta-data/network/interfaces/macs/{MAC}/owner-id": b"111122223333",
     f"meta-data/network/interfaces/macs/{MAC}/public-hostname": PUBLIC_NAME.encode(),
     f"meta-data/network/interfaces/macs/{MAC}/public-ipv4s": b"203.0.113.9",
@@ -186,6 +187,12 @@ def walk(tree: Tree, folder: str) -> Iterator[tuple[str, bytes]]:
 def test_a_walk_finds_every_leaf_and_no_other(version: str) -> None:
     prefix = f"/{version}/"
     assert {path.removeprefix(prefix): body for path, body in walk(tree(), prefix)} == EXPECTED
+
+
+def test_an_instance_that_is_named_by_its_id() -> None:
+    whole = tree(host_name_type="resource-name")
+    for leaf in ("hostname", "local-hostname"):
+        assert read(whole, f"/latest/meta-data/{leaf}") == b"i-00000000000000001.us-west-2.compute.internal"
 
 
 def test_listings_mark_folders_except_in_the_outermost_two() -> None:
@@ -264,7 +271,7 @@ def test_tags_are_shown_only_when_the_instance_says_so() -> None:
 
 
 def test_without_a_public_address() -> None:
-    private = plugged(public_ip="")
+    private = build(replace(FACTS, plugs=(replace(PLUG, public=()),)), Seal())
     macs = f"/latest/meta-data/network/interfaces/macs/{MAC}"
     for path in ("/latest/meta-data/public-ipv4", "/latest/meta-data/public-hostname"):
         assert private.lookup(path) is None
@@ -302,6 +309,48 @@ def test_other_interfaces_are_shown_after_the_primary_one() -> None:
     assert read(both, "/latest/meta-data/mac") == MAC.encode()
     assert read(both, "/latest/meta-data/network/interfaces/macs/") == f"02:5e:00:00:00:00/\n{MAC}/".encode()
     assert read(both, "/latest/meta-data/network/interfaces/macs/02:5e:00:00:00:00/device-number") == b"1"
+
+
+def test_an_interface_with_several_of_everything() -> None:
+    """A line each, as cloud-init reads them."""
+    interface = replace(
+        INTERFACE,
+        more_private_ips=("172.31.5.20", "172.31.5.21"),
+        prefixes=("172.31.6.16/28", "172.31.6.32/28"),
+        ipv6_addresses=("2001:db8:ec00:101::4", "2001:db8:ec00:101::5"),
+    )
+    subnet = replace(SUBNET, ipv6_cidrs=(CidrAssociation(id="subnet-cidr-assoc-1", cidr="2001:db8:ec00:101::/64"),))
+    vpc = replace(
+        NETWORK,
+        more_cidrs=(CidrAssociation(id="vpc-cidr-assoc-1", cidr="10.9.0.0/16"),),
+        ipv6_cidrs=(CidrAssociation(id="vpc-cidr-assoc-2", cidr="2001:db8:ec00:100::/56"),),
+    )
+    public = (("172.31.5.6", "203.0.113.9"), ("172.31.5.21", "203.0.113.21"))
+    shown = build(replace(FACTS, plugs=(Plug(interface, subnet, vpc, GROUPS, public),)), Seal())
+    macs = f"/latest/meta-data/network/interfaces/macs/{MAC}"
+    expected = {
+        "local-ipv4s": b"172.31.5.6\n172.31.5.20\n172.31.5.21",
+        "public-ipv4s": b"203.0.113.9\n203.0.113.21",
+        "ipv4-associations/": b"203.0.113.21\n203.0.113.9",
+        "ipv4-associations/203.0.113.21": b"172.31.5.21",
+        "ipv4-prefix": b"172.31.6.16/28\n172.31.6.32/28",
+        "ipv6s": b"2001:db8:ec00:101::4\n2001:db8:ec00:101::5",
+        "subnet-ipv6-cidr-blocks": b"2001:db8:ec00:101::/64",
+        "vpc-ipv4-cidr-block": b"172.31.0.0/16",
+        "vpc-ipv4-cidr-blocks": b"172.31.0.0/16\n10.9.0.0/16",
+        "vpc-ipv6-cidr-blocks": b"2001:db8:ec00:100::/56",
+    }
+    assert {name: read(shown, f"{macs}/{name}") for name in expected} == expected
+    assert shown.lookup(f"{macs}/ipv6-prefix") is None
+    assert read(shown, "/latest/meta-data/ipv6") == b"2001:db8:ec00:101::4"
+    assert read(shown, "/latest/meta-data/local-ipv4") == b"172.31.5.6"
+
+
+def test_a_public_address_of_a_secondary_one_is_not_the_instances() -> None:
+    secondary = replace(PLUG, public=(("172.31.5.20", "203.0.113.20"),))
+    shown = build(replace(FACTS, plugs=(secondary,)), Seal())
+    assert shown.lookup("/latest/meta-data/public-ipv4") is None
+    assert read(shown, f"/latest/meta-data/network/interfaces/macs/{MAC}/public-ipv4s") == b"203.0.113.20"
 
 
 @pytest.mark.parametrize(

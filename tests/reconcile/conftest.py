@@ -10,14 +10,25 @@ from socket import socket
 import pytest
 
 from orchestrator.host.memory import MemoryHost, memory_host
-from orchestrator.model.image import Layer, Volume, VolumeAttachment
+from orchestrator.model.image import Layer, Snapshot, Volume, VolumeAttachment
 from orchestrator.model.instance import Goal, Instance
 from orchestrator.model.lifecycle import State
-from orchestrator.model.vpc import InterfaceAttachment, NetworkInterface, SecurityGroup, Subnet, Vpc, default_network
+from orchestrator.model.vpc import (
+    InterfaceAttachment,
+    NatGateway,
+    NetworkInterface,
+    PeeringConnection,
+    SecurityGroup,
+    Subnet,
+    Vpc,
+    default_network,
+)
 from orchestrator.reconcile.instance import Instances, Limits
 from orchestrator.reconcile.layer import Layers
 from orchestrator.reconcile.loop import Again, Done, Next
+from orchestrator.reconcile.nat_gateway import NatGateways
 from orchestrator.reconcile.network import Networks
+from orchestrator.reconcile.peering import Peerings
 from orchestrator.store import Store
 from tests.conftest import Clock
 
@@ -30,11 +41,15 @@ class Doors:
 
     def __init__(self) -> None:
         self.opened: list[str] = []
+        self.opened_ipv6: list[str] = []
         self.shut_: list[str] = []
 
-    def open(self, vpc_id: str, listen: Callable[[], socket]) -> None:
+    def open(self, vpc_id: str, listen: Callable[[], socket], listen_ipv6: Callable[[], socket] | None = None) -> None:
         listen().close()
         self.opened.append(vpc_id)
+        if listen_ipv6 is not None:
+            listen_ipv6().close()
+            self.opened_ipv6.append(vpc_id)
 
     def shut(self, vpc_id: str) -> None:
         self.shut_.append(vpc_id)
@@ -46,7 +61,6 @@ class Deployment:
         self.host: MemoryHost = memory_host()
         self.clock = clock
         self.doors = Doors()
-        self.networks = Networks(self.store, self.host.network, self.doors)
         self.layers = Layers(self.store, self.host.storage)
         self.restart()
         self.host.storage.create_layer(BASE_LAYER, size_bytes=1 << 30)
@@ -55,16 +69,17 @@ class Deployment:
             tx.put(Layer(id=BASE_LAYER, account=ACCOUNT, created=clock(), size_bytes=1 << 30))
             tx.put(self._snapshot())
 
-    def _snapshot(self):  # type: ignore[no-untyped-def]
-        from orchestrator.model.image import Snapshot
-
+    def _snapshot(self) -> Snapshot:
         return Snapshot(id="snap-0" + "b" * 16, account=ACCOUNT, created=self.clock(), layer_id=BASE_LAYER, size_gib=1)
 
     def restart(self) -> None:
         """As when the controller ends and starts: what only the process knew is gone."""
         limits = Limits()
-        self.networks = Networks(self.store, self.host.network, self.doors)
+        self.appeared: list[str] = []
+        self.networks = Networks(self.store, self.host.network, self.doors, self.appeared.append)
         self.instances = Instances(self.store, self.host, self.networks, self.clock, limits)
+        self.nat_gateways = NatGateways(self.store, self.clock)
+        self.peerings = Peerings(self.store, self.clock)
 
     def launch(self, number: int = 1, **changes: object) -> Instance:
         """The rows that RunInstances writes."""
@@ -141,12 +156,22 @@ class Deployment:
         raise AssertionError(f"{instance_id} does not settle: {self.store.get(Instance, instance_id)}")
 
     def others(self) -> None:
-        """Step the networks and layers that were woken."""
-        steps = {Vpc.KIND: self.networks.step, Layer.KIND: self.layers.step}
-        while woken := [wake for wake in self.store.pending_wakes() if wake[0] in steps]:
+        """Step the networks, layers and gateways that were woken, and those that these wake."""
+        steps: dict[str, Callable[[str], Next]] = {
+            Vpc.KIND: self.networks.step,
+            Layer.KIND: self.layers.step,
+            NatGateway.KIND: self.nat_gateways.step,
+            PeeringConnection.KIND: self.peerings.step,
+        }
+        for _ in range(20):
+            woken = [wake for wake in self.store.pending_wakes() if wake[0] in steps]
+            if not woken:
+                return
             for kind, resource_id, serial in woken:
-                assert steps[kind](resource_id) == Done()
+                while steps[kind](resource_id) == Again(0):
+                    pass
                 self.store.wake_done(kind, resource_id, serial)
+        raise AssertionError(f"these wake each other: {woken}")
 
 
 @pytest.fixture

@@ -117,6 +117,18 @@ def test_a_wake_up_comes_before_a_timer(store: Store, clock: Clock) -> None:
     loop.stop()
 
 
+def test_a_timer_set_from_outside_waits_and_gives_way_to_a_wake_up(store: Store, clock: Clock) -> None:
+    seen: list[str] = []
+    loop = run(store, lambda name: seen.append(name) or Done())
+    loop.wake(Account.KIND, "later", after_s=3600)
+    loop.wake(Account.KIND, "soon", after_s=0.01)
+    loop.wake("nobody's", "x", after_s=0.01)
+    until(lambda: seen == ["soon"])
+    loop.wake(Account.KIND, "later")
+    until(lambda: seen == ["soon", "later"])
+    loop.stop()
+
+
 def test_many_resources_at_once(store: Store, clock: Clock) -> None:
     seen: set[str] = set()
     loop = run(store, lambda name: seen.add(name) or Done())

@@ -1,14 +1,27 @@
-"""From a VPC's rows to a Router."""
+"""From a VPC's rows to a Router, and the Router to the host."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
-from orchestrator.host import Allow
+import pytest
+
+from orchestrator.host import Allow, Record, Router
 from orchestrator.model.lifecycle import State
-from orchestrator.model.vpc import NetworkInterface, Rule, SecurityGroup, Vpc
-from orchestrator.reconcile.network import plan
+from orchestrator.model.vpc import (
+    CidrAssociation,
+    NetworkInterface,
+    Rule,
+    SecurityGroup,
+    Subnet,
+    Vpc,
+)
+from orchestrator.reconcile.loop import Again, Done
+from orchestrator.reconcile.network import LOOK_EACH_S
+from orchestrator.reconcile.plan import METADATA_IPV6_ADDRESS, plan
 from tests.reconcile.conftest import Deployment
+from tests.reconcile.rows import peering
 
 
 def test_a_vpc_without_machines_is_not_on_the_host(deployment: Deployment) -> None:
@@ -21,13 +34,14 @@ def test_a_router_has_what_is_plugged_in_and_no_more(deployment: Deployment) -> 
     instance = deployment.launch()
     router = plan(deployment.store, instance.vpc_id)
     assert router is not None
-    assert (router.cidr, router.domain, router.resolver) == ("172.31.0.0/16", "ec2.internal", "172.31.0.2")
+    assert (router.cidrs, router.domain, router.resolver) == (("172.31.0.0/16",), "ec2.internal", "172.31.0.2")
     assert [(segment.name, segment.cidr, segment.gateway) for segment in router.segments] == [
         (instance.subnet_id, "172.31.0.0/20", "172.31.0.1")
     ]
     [port] = router.ports
-    assert (port.address, port.public_address, port.host_name) == ("172.31.0.11", "203.0.113.11", "ip-172-31-0-11")
-    assert port.public_name == "ec2-203-0-113-11.compute-1.amazonaws.com"
+    assert (port.address, port.host_name) == ("172.31.0.11", "ip-172-31-0-11")
+    assert port.public == (("172.31.0.11", "203.0.113.11"),)
+    assert Record(name="ec2-203-0-113-11.compute-1.amazonaws.com", address="172.31.0.11") in router.records
     assert port.check_addresses
     [policy] = router.policies
     assert port.policies == (policy.name,)
@@ -57,7 +71,7 @@ def test_rules_and_groups_that_are_gone_do_no_harm(deployment: Deployment) -> No
     rules = (
         Rule(id="sgr-1", egress=False, protocol="tcp", from_port=22, to_port=22, cidr_ipv4="0.0.0.0/0"),
         Rule(id="sgr-2", egress=False, protocol="tcp", from_port=1, to_port=2, group_id="sg-gone"),
-        Rule(id="sgr-3", egress=False, protocol="tcp", from_port=1, to_port=2, cidr_ipv6="::/0"),
+        Rule(id="sgr-3", egress=False, protocol="tcp", from_port=1, to_port=2, prefix_list_id="pl-gone"),
     )
     with deployment.store.write() as tx:
         tx.put(replace(group, rules=rules))
@@ -77,3 +91,235 @@ def test_an_unchanged_plan_is_applied_once_unless_it_is_looked_at_anew(deploymen
     assert len(applied) == 1
     deployment.networks.step(instance.vpc_id)
     assert len(applied) == 2
+
+
+def test_what_is_on_the_host_is_looked_at_again_and_what_is_not_is_not(deployment: Deployment) -> None:
+    instance = deployment.launch()
+    assert deployment.networks.step(instance.vpc_id) == Again(LOOK_EACH_S)
+    deployment.change(instance.id, state=State.STOPPED)
+    assert deployment.networks.step(instance.vpc_id) == Done()
+
+
+def test_a_launch_that_brings_a_vpc_onto_the_host_has_it_looked_at_from_then_on(deployment: Deployment) -> None:
+    one, other = deployment.launch(1), deployment.launch(2)
+    deployment.settle(one.id)
+    deployment.settle(other.id)
+    assert deployment.appeared == [one.vpc_id]
+
+
+def test_damage_is_mended_by_the_next_look(deployment: Deployment) -> None:
+    instance = deployment.launch()
+    deployment.settle(instance.id)
+    deployment.host.network.lose_host()
+    deployment.networks.ensure(instance.vpc_id)  # it believes what it was told
+    assert deployment.host.network.routers() == []
+    deployment.networks.step(instance.vpc_id)
+    assert deployment.host.network.routers() == [instance.vpc_id]
+
+
+def test_calls_that_wait_for_one_another_are_served_together(deployment: Deployment) -> None:
+    """Fifty launches at once do not plan fifty times: who waits for an application that reads its rows is done."""
+    instance = deployment.launch()
+    waiting, go = threading.Event(), threading.Event()
+    applied: list[str] = []
+
+    def fault(method: str, name: str) -> None:
+        if method == "apply":
+            applied.append(name)
+            waiting.set()
+            assert go.wait(10)
+
+    deployment.host.network.fault = fault
+    first = threading.Thread(target=deployment.networks.ensure, args=(instance.vpc_id,))
+    first.start()
+    assert waiting.wait(10)
+    deployment.launch(2)
+    others = [threading.Thread(target=deployment.networks.ensure, args=(instance.vpc_id,)) for _ in range(8)]
+    for thread in others:
+        thread.start()
+    go.set()
+    for thread in (first, *others):
+        thread.join(10)
+    assert len(applied) == 2
+    assert len(deployment.host.network.applied[instance.vpc_id].ports) == 2
+
+
+def test_the_doorway_is_open_over_ipv6_where_the_vpc_has_it(deployment: Deployment) -> None:
+    instance = deployment.launch()
+    deployment.networks.step(instance.vpc_id)
+    assert deployment.doors.opened_ipv6 == []
+    subnet = deployment.store.get(Subnet, instance.subnet_id)
+    assert subnet is not None
+    ranges = (CidrAssociation(id="subnet-cidr-assoc-1", cidr="2001:db8:ec00::/64"),)
+    with deployment.store.write() as tx:
+        tx.put(replace(subnet, ipv6_cidrs=ranges))
+    deployment.networks.step(instance.vpc_id)
+    assert deployment.doors.opened_ipv6 == [instance.vpc_id]
+    assert (instance.vpc_id, METADATA_IPV6_ADDRESS, 80) in deployment.host.network.endpoints
+
+
+# --- peers -----------------------------------------------------------------------------------------------------------
+
+
+class Pair:
+    """The default VPC and another one, peers, with an instance each. Group `sg-0` of the first lets `sg-1` of the
+    second in."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.one, self.other = deployment.launch(1), deployment.launch(2)
+        here = deployment.store.get(Vpc, self.one.vpc_id)
+        assert here is not None
+        there = replace(here, id="vpc-0" + "a" * 16, cidr="10.5.0.0/16", is_default=False)
+        subnet = deployment.store.get(Subnet, self.one.subnet_id)
+        [group] = deployment.store.all(SecurityGroup)
+        eni = deployment.store.all(NetworkInterface, instance_id=self.other.id)[0]
+        assert subnet is not None
+        self.here, self.there = here.id, there.id
+        self.group = replace(group, id="sg-1", vpc_id=there.id, rules=())
+        self.peering = peering("0" * 17, here.id, there.id)
+        rules = (*group.rules, Rule(id="sgr-1", egress=False, protocol="-1", group_id="sg-1"))
+        with deployment.store.write() as tx:
+            tx.put_all([there, replace(subnet, id="subnet-1", vpc_id=there.id, cidr="10.5.1.0/24"), self.group])
+            tx.put(replace(group, rules=rules))
+            tx.put(self.peering)
+            changes = {"vpc_id": there.id, "subnet_id": "subnet-1"}
+            tx.put(replace(self.other, **changes))  # type: ignore[arg-type]
+            tx.put(replace(eni, private_ip="10.5.1.9", groups=("sg-1",), **changes))  # type: ignore[arg-type]
+
+    def router(self, vpc_id: str) -> Router:
+        return self.deployment.host.network.applied[vpc_id]
+
+    def in_step(self) -> bool:
+        """Whether the host has what the rows come to."""
+        store, network = self.deployment.store, self.deployment.host.network
+        return all(plan(store, vpc_id) == network.applied.get(vpc_id) for vpc_id in (self.here, self.there))
+
+
+@pytest.fixture
+def pair(deployment: Deployment) -> Pair:
+    return Pair(deployment)
+
+
+def test_a_peer_hears_that_a_vpc_has_come_and_gone(deployment: Deployment, pair: Pair) -> None:
+    deployment.change(pair.other.id, state=State.STOPPED)
+    deployment.settle(pair.one.id)
+    assert pair.router(pair.here).peerings == ()
+    deployment.ask(pair.other.id, State.RUNNING, State.PENDING)
+    deployment.settle(pair.other.id)
+    assert [each.router for each in pair.router(pair.here).peerings] == [pair.there]
+    assert pair.router(pair.here).address_sets[0].addresses == ("10.5.1.9",)
+    assert pair.in_step()
+    deployment.ask(pair.other.id, State.STOPPED, State.STOPPING)
+    deployment.settle(pair.other.id)
+    assert deployment.host.network.routers() == [pair.here]
+    assert pair.router(pair.here).peerings == ()
+    assert pair.in_step()
+
+
+def test_a_peer_that_was_there_first_is_applied_again_when_its_cable_can_be(deployment: Deployment, pair: Pair) -> None:
+    """Both plans name the peering from the beginning, but a cable has two ends."""
+    deployment.networks.ensure(pair.here)
+    applied: list[str] = []
+    deployment.host.network.fault = lambda method, name: applied.append(name) if method == "apply" else None
+    deployment.networks.ensure(pair.there)
+    deployment.others()
+    assert applied == [pair.there, pair.here]
+
+
+def test_a_peers_groups_are_followed(deployment: Deployment, pair: Pair) -> None:
+    for vpc_id in (pair.here, pair.there):
+        deployment.networks.ensure(vpc_id)
+    deployment.others()
+    [eni] = deployment.store.all(NetworkInterface, instance_id=pair.other.id)
+    there = deployment.store.get(Vpc, pair.there)
+    assert there is not None
+    with deployment.store.write() as tx:
+        tx.put(replace(eni, more_private_ips=("10.5.1.10",)))
+        tx.wake(there)
+    deployment.others()
+    assert pair.router(pair.here).address_sets[0].addresses == ("10.5.1.10", "10.5.1.9")
+    assert pair.in_step()
+
+
+def test_whoever_joins_or_leaves_a_peers_group_is_followed(deployment: Deployment, pair: Pair) -> None:
+    """Only the VPC in which it happens is woken: that the other one names the group is found out from the plans."""
+    for instance in (pair.one, pair.other):
+        deployment.settle(instance.id)
+    deployment.others()
+    [eni] = deployment.store.all(NetworkInterface, instance_id=pair.other.id)
+    more = replace(
+        eni, id="eni-0" + "b" * 16, private_ip="10.5.1.20", mac="02:00:00:00:00:99", ipv6_addresses=("2001:db8::9",)
+    )
+
+    def members(*rows: NetworkInterface) -> list[tuple[str, ...]]:
+        there = deployment.store.get(Vpc, pair.there)
+        assert there is not None
+        with deployment.store.write() as tx:
+            tx.put_all(rows)
+            tx.wake(there)
+        deployment.others()
+        assert pair.in_step()
+        return [held.addresses for held in pair.router(pair.here).address_sets if held.name == "sg-1"]
+
+    assert members(replace(eni, groups=())) == [()]
+    assert members(replace(eni, groups=("sg-1",))) == [("10.5.1.9",)]
+    assert members(more) == [("10.5.1.20", "10.5.1.9", "2001:db8::9")]  # a second one is attached
+    assert members(replace(more, prefixes=("10.5.1.32/28",), ipv6_addresses=())) == [
+        ("10.5.1.20", "10.5.1.32/28", "10.5.1.9")
+    ]
+    assert members(replace(more, attachment=None)) == [("10.5.1.9",)]  # and detached
+
+
+def test_a_peer_that_is_being_applied_is_woken_too(deployment: Deployment, pair: Pair) -> None:
+    """It has read its rows before they changed, and has no plan yet that could be compared."""
+    for instance in (pair.one, pair.other):
+        deployment.settle(instance.id)
+    deployment.others()
+    busy, go = threading.Event(), threading.Event()
+
+    def fault(method: str, name: str) -> None:
+        if method == "apply" and name == pair.here:
+            busy.set()
+            assert go.wait(10)
+
+    deployment.host.network.fault = fault
+    slow = threading.Thread(target=deployment.networks.step, args=(pair.here,))
+    slow.start()
+    assert busy.wait(10)
+    [eni] = deployment.store.all(NetworkInterface, instance_id=pair.other.id)
+    with deployment.store.write() as tx:
+        tx.put(replace(eni, more_private_ips=("10.5.1.10",)))
+    deployment.networks.step(pair.there)
+    go.set()
+    slow.join(10)
+    assert not pair.in_step()
+    deployment.others()
+    assert pair.in_step()
+
+
+def test_started_anew_peers_wake_each_other_once_and_rest(deployment: Deployment, pair: Pair) -> None:
+    for instance in (pair.one, pair.other):
+        deployment.settle(instance.id)
+    deployment.restart()
+    for vpc_id in deployment.host.network.routers():
+        deployment.networks.step(vpc_id)
+    deployment.others()  # which fails if it does not end
+    assert pair.in_step()
+    assert not [wake for wake in deployment.store.pending_wakes() if wake[0] == Vpc.KIND]
+
+
+def test_killed_between_a_vpc_and_its_peer_the_next_start_makes_up_for_it(deployment: Deployment, pair: Pair) -> None:
+    deployment.networks.ensure(pair.here)
+
+    def dies(vpc_ids: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    deployment.networks._wake = dies  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        deployment.networks.ensure(pair.there)
+    deployment.restart()
+    for vpc_id in deployment.host.network.routers():
+        deployment.networks.step(vpc_id)
+    deployment.others()
+    assert pair.in_step()

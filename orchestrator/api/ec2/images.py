@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC
 from typing import Final
 
-from orchestrator.api.operation import Answer, Call, choose, operation, page
+from orchestrator.api.operation import Answer, Call, choose, operation, show_page
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error, invalid_parameter
 from orchestrator.model.filters import FilterTable, boolean
@@ -87,11 +87,7 @@ def describe_images(
         found = [image for image in found if public and image.public]
     # A resource's tags are its owner's: others see the image without them.
     found = [image if image.account == call.account else replace(image, tags={}) for image in found]
-    chosen, token = page(call, choose(call, found, IMAGE_FILTERS), smallest=1)
-    answer: Answer = {"Images": [show_image(image) for image in chosen]}
-    if token:
-        answer["NextToken"] = token
-    return answer
+    return show_page(call, "Images", choose(call, found, IMAGE_FILTERS), show_image, smallest=1)
 
 
 def _owner(call: Call, owner: str) -> str:

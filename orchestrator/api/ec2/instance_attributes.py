@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from orchestrator.api.ec2.instance_view import Shown, gather, show_block_devices
-from orchestrator.api.ec2.launch_network import check_groups
+from orchestrator.api.ec2.interface_view import show_groups
 from orchestrator.api.ec2.launch_options import (
     SHUTDOWN_BEHAVIORS,
     Structure,
@@ -22,14 +22,15 @@ from orchestrator.api.ec2.launch_options import (
     switched_off,
     take,
 )
-from orchestrator.api.ec2.network_interfaces import show_groups
+from orchestrator.api.ec2.network_interfaces import check_groups, only_interface, put_interface
+from orchestrator.api.ec2.subnet_addresses import check_interface_count, check_interface_limits
 from orchestrator.api.operation import Answer, Call, operation
 from orchestrator.model import instance_type
 from orchestrator.model.errors import EC2Error, missing_parameter, one_of, unsupported
 from orchestrator.model.instance import Instance
 from orchestrator.model.instance_type import CATALOGUE
 from orchestrator.model.lifecycle import State
-from orchestrator.model.vpc import NetworkInterface, Vpc
+from orchestrator.model.vpc import NetworkInterface
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
@@ -98,6 +99,10 @@ def _set_type(call: Call, instance: Instance, name: str) -> None:
         raise EC2Error("InvalidInstanceAttributeValue", f"Invalid value '{name}' for InstanceType.")
     _stopped(instance)
     kind = check_type(name, instance.architecture)
+    interfaces = gather(call, instance).interfaces
+    check_interface_count(kind, len(interfaces))
+    for interface in interfaces:
+        check_interface_limits(kind, interface)
     check_ebs_optimized(kind, instance.ebs_optimized)
     option = (instance.cpu_credits or kind.default_cpu_credits or "") if kind.burstable else instance.cpu_credits
     _set(call, instance, instance_type=kind.name, cpu_credits=option, core_count=0, threads_per_core=0)
@@ -121,28 +126,20 @@ def _set_ebs_optimized(call: Call, instance: Instance, wanted: bool) -> None:
     _set(call, instance, ebs_optimized=checked)
 
 
-def _only_interface(call: Call, instance: Instance) -> NetworkInterface:
-    interfaces = gather(call, instance).interfaces
-    if len(interfaces) != 1:
-        raise EC2Error(
-            "InvalidInstanceID",
-            f"The instance '{instance.id}' has {len(interfaces)} network interfaces: change that of one interface",
-        )
-    return interfaces[0]
+def _interface(call: Call, instance: Instance) -> NetworkInterface:
+    return only_interface(instance, gather(call, instance).interfaces)
 
 
 def _set_interface(call: Call, instance: Instance, **changes: Any) -> None:
-    interface = call.tx.put(replace(_only_interface(call, instance), **changes))
-    vpc = call.tx.get(Vpc, interface.vpc_id)
-    if vpc is not None:
-        call.tx.wake(vpc)
+    put_interface(call, replace(_interface(call, instance), **changes))
 
 
 def _set_groups(call: Call, instance: Instance, group_ids: str | Sequence[str]) -> None:
     wanted = [group_ids] if isinstance(group_ids, str) else group_ids
     if not wanted:
         raise missing_parameter("GroupId: an instance has at least one security group")
-    _set_interface(call, instance, groups=check_groups(call, instance.vpc_id, wanted))
+    vpc_id = _interface(call, instance).vpc_id
+    _set_interface(call, instance, groups=check_groups(call, vpc_id, wanted))
 
 
 def _set_block_devices(call: Call, instance: Instance, mappings: Sequence[Structure]) -> None:

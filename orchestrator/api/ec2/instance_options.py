@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.api.ec2.instance_view import show_metadata_options
 from orchestrator.api.ec2.instances import asked_for
 from orchestrator.api.ec2.launch_options import Structure, change_metadata_options, check_credits
-from orchestrator.api.operation import Answer, Call, choose, operation, page
+from orchestrator.api.operation import Answer, Call, choose, operation, show_page
 from orchestrator.model.errors import EC2Error, missing_parameter, unsupported
 from orchestrator.model.instance import Instance
 from orchestrator.model.instance_type import CATALOGUE
@@ -64,15 +64,12 @@ def describe_instance_credit_specifications(call: Call, *, instance_ids: list[st
     found = choose(call, asked_for(call, instance_ids), {"instance-id": lambda instance: instance.id})
     if not instance_ids:
         found = [instance for instance in found if instance.cpu_credits == "unlimited"]
-    chosen, token = page(call, found)
-    answer: Answer = {
-        "InstanceCreditSpecifications": [
-            {"InstanceId": instance.id, "CpuCredits": instance.cpu_credits or "standard"} for instance in chosen
-        ]
-    }
-    if token:
-        answer["NextToken"] = token
-    return answer
+    return show_page(
+        call,
+        "InstanceCreditSpecifications",
+        found,
+        lambda instance: {"InstanceId": instance.id, "CpuCredits": instance.cpu_credits or "standard"},
+    )
 
 
 @operation("ModifyInstanceCreditSpecification", writes=True)

@@ -13,7 +13,8 @@ from typing import Final
 
 from orchestrator.api.ec2.capacity import Room, vcpus
 from orchestrator.api.ec2.instance_view import show_state
-from orchestrator.api.ec2.launch_network import PublicAddresses
+from orchestrator.api.ec2.network_interfaces import give_auto_address
+from orchestrator.api.ec2.subnet_addresses import PublicAddresses
 from orchestrator.api.operation import Answer, Call, operation
 from orchestrator.model import instance_type
 from orchestrator.model.errors import EC2Error, PartlyDone
@@ -67,11 +68,7 @@ def _start(call: Call, instance: Instance, room: Room, addresses: PublicAddresse
     if not room.take(kind, processors):
         raise room.refuse(kind, processors, 1, instance.zone)
     for interface in call.tx.all(NetworkInterface, instance_id=instance.id):
-        if interface.auto_public_ip and not interface.public_ip:
-            public_ip = addresses.take(avoid=interface.last_public_ip)
-            if public_ip is None:
-                raise addresses.refuse()
-            call.tx.put(replace(interface, public_ip=public_ip, last_public_ip=public_ip))
+        give_auto_address(call, interface, addresses)
     started = call.tx.put(
         replace(
             instance,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from orchestrator.api.operation import Answer, Call, operation, page
+from orchestrator.api.operation import Answer, Call, operation, show_page
 from orchestrator.api.protocol import Fragment
 from orchestrator.model import instance_type
 from orchestrator.model.errors import invalid_parameter
@@ -81,11 +81,7 @@ def _list(
         test = compile_filters(given, filters, None)
         listed = [one for one in listed if test(one)]
     paged = replace(call, params={"MaxResults": largest, **call.params})
-    chosen, token = page(paged, listed, largest=largest, key=key)
-    answer: Answer = {member: [show(one) for one in chosen]}
-    if token:
-        answer["NextToken"] = token
-    return answer
+    return show_page(paged, member, listed, show, largest=largest, key=key)
 
 
 # --- how they are shown -----------------------------------------------------------------------------------------------

@@ -15,16 +15,18 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, Final
 
-from orchestrator.api.ec2.network_interfaces import (
+from orchestrator.api.ec2.interface_view import (
     interface_filters,
-    private_name,
+    private_names,
+    public_address,
     public_name,
-    show_attachment,
+    show_attachment_within,
     show_groups,
     show_interface,
 )
 from orchestrator.api.operation import Answer, Call
 from orchestrator.api.protocol import Fragment
+from orchestrator.model.elastic_ip import ElasticIp
 from orchestrator.model.filters import FilterTable, Value, boolean
 from orchestrator.model.image import Volume
 from orchestrator.model.instance import Instance, MetadataOptions
@@ -59,6 +61,7 @@ class Shown:
                 parts.append(group.revision if group else 0)
             vpc = read(Vpc, interface.vpc_id)
             parts.append(vpc.revision if vpc else 0)
+            parts += [address.revision for address in self.call.db.all(ElasticIp, interface_id=interface.id)]
         parts += [volume.revision for volume in self.volumes]
         return tuple(parts)
 
@@ -151,9 +154,9 @@ def view(shown: Shown) -> Answer:
         "UsageOperation": usage_operation(instance),
         "UsageOperationUpdateTime": instance.created,
         "PrivateDnsNameOptions": {
-            "HostnameType": "ip-name",
-            "EnableResourceNameDnsARecord": False,
-            "EnableResourceNameDnsAAAARecord": False,
+            "HostnameType": instance.host_name_type,
+            "EnableResourceNameDnsARecord": instance.resource_name_a,
+            "EnableResourceNameDnsAAAARecord": instance.resource_name_aaaa,
         },
         "MaintenanceOptions": {"AutoRecovery": instance.auto_recovery, "RebootMigration": "default"},
         "NetworkPerformanceOptions": {"BandwidthWeighting": "default"},
@@ -175,6 +178,7 @@ def view(shown: Shown) -> Answer:
         answer |= {"SubnetId": instance.subnet_id, "VpcId": instance.vpc_id}
     if shown.primary is not None:
         answer |= _show_addresses(shown.call, shown.primary)
+        answer["PrivateDnsName"] = instance.private_name(shown.primary.private_ip)
     return answer
 
 
@@ -182,22 +186,21 @@ def _show_addresses(call: Call, interface: NetworkInterface) -> Answer:
     """What the primary interface gives to its instance."""
     addresses: Answer = {
         "PrivateIpAddress": interface.private_ip,
-        "PrivateDnsName": private_name(interface),
         "PublicDnsName": public_name(call, interface),
         "SourceDestCheck": interface.source_dest_check,
         "SecurityGroups": show_groups(call, interface),
     }
-    if interface.public_ip:
-        addresses["PublicIpAddress"] = interface.public_ip
+    if public_ip := public_address(call, interface):
+        addresses["PublicIpAddress"] = public_ip
+    if interface.ipv6_addresses:
+        addresses["Ipv6Address"] = interface.ipv6_addresses[0]
     return addresses
 
 
 def _show_interface(call: Call, interface: NetworkInterface) -> Answer:
     shown = show_interface(call, interface)
-    attachment = show_attachment(interface)
-    if attachment is not None:
-        # Here it needs no saying whose it is.
-        shown["Attachment"] = {k: v for k, v in attachment.items() if k not in ("InstanceId", "InstanceOwnerId")}
+    if attachment := show_attachment_within(interface):
+        shown["Attachment"] = attachment
     return shown
 
 
@@ -257,7 +260,6 @@ _NEVER: Final = (
     "iam-instance-profile.id",
     "iam-instance-profile.name",
     "instance-lifecycle",
-    "ipv6-address",
     "operator.principal",
     "outpost-arn",
     "placement-group-name",
@@ -270,15 +272,10 @@ _NEVER: Final = (
     *(
         f"network-interface.{name}"
         for name in (
-            "addresses.association.allocation-id",
-            "addresses.association.association-id",
             "addresses.association.carrier-ip",
             "addresses.association.customer-owned-ip",
             "association.carrier-ip",
             "association.customer-owned-ip",
-            "ipv4-prefixes.ipv4-prefix",
-            "ipv6-address",
-            "ipv6-addresses.is-primary-ipv6",
             "ipv6-prefixes.ipv6-prefix",
             "outpost-arn",
         )
@@ -311,6 +308,10 @@ def instance_filters(call: Call) -> FilterTable:
 
         return value
 
+    def named(instance: Instance) -> Value:
+        primary = gather(call, instance).primary
+        return instance.private_name(primary.private_ip) if primary is not None else None
+
     def of_interfaces(read: Callable[[Any], Value]) -> Callable[[Any], Value]:
         return lambda instance: _flat(read(interface) for interface in gather(call, instance).interfaces)
 
@@ -319,13 +320,16 @@ def instance_filters(call: Call) -> FilterTable:
             read(volume) for volume in gather(call, instance).volumes if volume.attachment is not None
         )
 
+    of_its_own = interface_filters(call)
     interface: dict[str, Callable[[Any], Value]] = {
-        **interface_filters(call),
-        "addresses.association.ip-owner-id": lambda eni: "amazon" if eni.public_ip else None,
-        "addresses.association.public-dns-name": lambda eni: public_name(call, eni) or None,
-        "addresses.private-dns-name": private_name,
+        **of_its_own,
+        **{f"addresses.{name}": of_its_own[name] for name in of_its_own if name.startswith("association.")},
+        "addresses.private-dns-name": private_names,
         "attachment.network-card-index": lambda eni: "0",
         "deny-all-igw-traffic": lambda eni: "false",
+        "ipv4-prefixes.ipv4-prefix": lambda eni: eni.prefixes,
+        "ipv6-address": lambda eni: eni.ipv6_addresses,
+        "ipv6-addresses.is-primary-ipv6": lambda eni: "false" if eni.ipv6_addresses else None,
         "ipv6-native": lambda eni: "false",
         "public-dns-name": lambda eni: public_name(call, eni) or None,
         "tag-key": lambda eni: list(eni.tags),
@@ -364,7 +368,8 @@ def instance_filters(call: Call) -> FilterTable:
         "instance-type": _text("instance_type"),
         "instance.group-id": of_primary(lambda eni: eni.groups),
         "instance.group-name": of_primary(lambda eni: [group["GroupName"] for group in show_groups(call, eni)]),
-        "ip-address": of_primary(lambda eni: eni.public_ip or None),
+        "ip-address": of_primary(lambda eni: public_address(call, eni) or None),
+        "ipv6-address": of_primary(lambda eni: eni.ipv6_addresses),
         "kernel-id": _text("kernel_id"),
         "key-name": _text("key_name"),
         "launch-index": _text("launch_index"),
@@ -383,10 +388,14 @@ def instance_filters(call: Call) -> FilterTable:
         "owner-id": _text("account"),
         "platform": lambda instance: platform(instance) or None,
         "platform-details": _text("platform_details"),
-        "private-dns-name": of_primary(private_name),
-        "private-dns-name-options.enable-resource-name-dns-a-record": lambda instance: "false",
-        "private-dns-name-options.enable-resource-name-dns-aaaa-record": lambda instance: "false",
-        "private-dns-name-options.hostname-type": lambda instance: "ip-name",
+        "private-dns-name": named,
+        "private-dns-name-options.enable-resource-name-dns-a-record": lambda instance: boolean(
+            instance.resource_name_a
+        ),
+        "private-dns-name-options.enable-resource-name-dns-aaaa-record": lambda instance: boolean(
+            instance.resource_name_aaaa
+        ),
+        "private-dns-name-options.hostname-type": _text("host_name_type"),
         "private-ip-address": of_primary(lambda eni: eni.private_ip),
         "ramdisk-id": _text("ramdisk_id"),
         "reason": _text("transition_reason"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from orchestrator.api.ec2.instance_view import instance_filters, reservations, show_state
-from orchestrator.api.operation import Answer, Call, choose, operation, page
+from orchestrator.api.operation import Answer, Call, choose, operation, page, show_page
 from orchestrator.api.protocol import Fragment
 from orchestrator.model.errors import EC2Error
 from orchestrator.model.filters import FilterTable
@@ -98,11 +98,7 @@ def describe_instance_status(
     found = asked_for(call, instance_ids)
     if not include_all_instances:
         found = [instance for instance in found if instance.state is State.RUNNING]
-    chosen, token = page(call, choose(call, found, STATUS_FILTERS))
-    answer: Answer = {"InstanceStatuses": [_status_fragment(instance) for instance in chosen]}
-    if token:
-        answer["NextToken"] = token
-    return answer
+    return show_page(call, "InstanceStatuses", choose(call, found, STATUS_FILTERS), _status_fragment)
 
 
 def _status_fragment(instance: Instance) -> Fragment:

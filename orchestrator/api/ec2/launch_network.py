@@ -1,218 +1,281 @@
-"""Where a launch is put: zone, subnet, security groups and addresses.
+"""Where a launch is put: zone, subnets, network interfaces with their groups, and what addresses they ask for.
 
     SubnetId given ────────────► that subnet
     otherwise: default VPC ────► its default subnet in the zone asked for, else the first zone's with room
 
-The one interface may be described at the top of the request or as NetworkInterfaces with one entry, not as both.
+The one interface may be described at the top of the request, or any number as NetworkInterfaces, not both ways. An
+interface that is there already is attached; the others are made, one for each instance.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
 from orchestrator.api.ec2.launch_options import Structure, take
+from orchestrator.api.ec2.network_interfaces import check_description, choose_groups, find_interface
+from orchestrator.api.ec2.subnet_addresses import (
+    ADDRESS_MEMBERS,
+    SubnetAddresses,
+    Wanted,
+    check_address_limits,
+    check_interface_count,
+    check_interface_limits,
+    read_wanted,
+)
 from orchestrator.api.operation import Call
 from orchestrator.model.errors import EC2Error, invalid_parameter, missing_parameter, unsupported
-from orchestrator.model.vpc import (
-    NetworkInterface,
-    SecurityGroup,
-    Subnet,
-    Vpc,
-    free_address,
-    public_addresses,
-    reserved_addresses,
-)
+from orchestrator.model.instance_type import InstanceType
+from orchestrator.model.vpc import NetworkInterface, Subnet, Vpc
 from orchestrator.model.zone import zone_id
-
-MAX_GROUPS: Final = 5  # of one interface
-
-_ZERO_OF: Final = ("Ipv6AddressCount", "SecondaryPrivateIpAddressCount", "Ipv4PrefixCount", "Ipv6PrefixCount")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where the instances of one launch go. `private_ip` is empty when any will do."""
+class NewInterface:
+    """Made for each instance of the launch."""
 
+    device_index: int
     subnet: Subnet
     groups: tuple[str, ...]
-    private_ip: str
-    public: bool  # whether each gets a public address
+    wanted: Wanted
+    public: bool  # whether it gets an auto-assigned public address
     description: str
     delete_on_termination: bool
 
 
-class SubnetAddresses:
-    """The free private addresses of a subnet, lowest first."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnInterface:
+    """There already, and attached to the one instance of the launch."""
 
-    def __init__(self, call: Call, subnet: Subnet) -> None:
-        self.subnet = subnet
-        self._network = subnet.network
-        self._taken = {interface.private_ip for interface in call.tx.all(NetworkInterface, subnet_id=subnet.id)}
-        self._start = 4
-
-    def free(self) -> int:
-        return self._network.num_addresses - len(reserved_addresses(self._network)) - len(self._taken)
-
-    def take(self) -> str | None:
-        address = free_address(self._network, self._taken, start=self._start)
-        if address is not None:
-            self._taken.add(address)
-            self._start = int(IPv4Address(address)) - int(self._network.network_address) + 1
-        return address
-
-    def check(self, address: str) -> str:
-        """An address that the caller chose, when an interface may have it."""
-        try:
-            inside = IPv4Address(address) in self._network
-        except AddressValueError:
-            raise invalid_parameter("PrivateIpAddress", address, "an IPv4 address, as in 172.31.0.10") from None
-        if not inside:
-            raise EC2Error(
-                "InvalidParameterValue",
-                f"Address {address} does not fall within the subnet's address range {self.subnet.cidr}",
-            )
-        if address in reserved_addresses(self._network):
-            raise EC2Error(
-                "InvalidParameterValue",
-                f"Address {address} is in the subnet's reserved address range: the first four and the last of "
-                f"{self.subnet.cidr}",
-            )
-        if address in self._taken:
-            raise EC2Error("InvalidIPAddress.InUse", f"Address {address} is in use.")
-        return address
+    device_index: int
+    subnet: Subnet
+    interface: NetworkInterface
+    delete_on_termination: bool
 
 
-class PublicAddresses:
-    """Free addresses of the deployment's public range, over all accounts and regions.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the instances of one launch go: the interfaces by device index, and the free addresses of their subnets."""
 
-    It begins anywhere, so that an address is seldom given to somebody else the moment after it was released.
-    """
+    interfaces: tuple[NewInterface | OwnInterface, ...]
+    addresses: Mapping[str, SubnetAddresses]  # subnet -> what is free there
 
-    def __init__(self, call: Call) -> None:
-        public_range = call.settings.public_range
-        self._range = str(public_range)
-        self._store = call.tx.store
-        self._candidates = public_addresses(public_range, secrets.randbelow(public_range.num_addresses))
-        self._avoided: list[str] = []
-
-    def take(self, avoid: str = "") -> str | None:
-        """One that no interface has; `avoid` only when it is the last."""
-        for address in self._candidates:
-            if address == avoid:
-                self._avoided.append(address)
-            elif self._free(address):
-                return address
-        for address in self._avoided:
-            if self._free(address):
-                self._avoided.remove(address)
-                return address
-        return None
-
-    def _free(self, address: str) -> bool:
-        return not self._store.all(NetworkInterface, public_ip=address)
-
-    def refuse(self) -> EC2Error:
-        return EC2Error(
-            "InsufficientAddressCapacity",
-            f"Not enough public addresses are free in {self._range} for this request: terminate or stop instances, "
-            "launch without public addresses, or configure a larger public range.",
-            500,
-        )
+    @property
+    def subnet(self) -> Subnet:
+        """The primary interface's."""
+        return self.interfaces[0].subnet
 
 
 def choose_place(
     call: Call,
     *,
-    count: int,
+    kind: InstanceType,
+    least: int,
+    most: int,
     zone: str | None,
-    subnet_id: str | None,
-    group_ids: Sequence[str] | None,
+    top: Structure,
     group_names: Sequence[str] | None,
-    private_ip: str | None,
     interfaces: Sequence[Structure] | None,
-) -> tuple[Place, SubnetAddresses]:
-    """`count` is how many instances there must be; `zone` is None when any will do."""
-    interface = _only_interface(interfaces)
-    if interfaces:
-        for name, value in (("subnet ID", subnet_id), ("security groups", group_ids or group_names)):
-            if value:
-                raise EC2Error(
-                    "InvalidParameterCombination",
-                    f"Network interfaces and an instance-level {name} may not be specified on the same request",
-                )
-        if private_ip:
+) -> Place:
+    """`least` and `most` are how many instances there may be; `zone` is None when any will do.
+
+    `top` is what the top of the request says of the one interface, in the words of NetworkInterfaces.
+    """
+    said = {name: value for name, value in top.items() if value not in (None, [])}
+    if interfaces and (said or group_names):
+        name = next(iter(said), "Groups")
+        raise EC2Error(
+            "InvalidParameterCombination",
+            f"Network interfaces and an instance-level {_TOP_NAMES.get(name, name)} may not be specified on the same "
+            "request",
+        )
+    given = _in_order(interfaces) if interfaces else [{"DeviceIndex": 0, **said}]
+    check_interface_count(kind, len(given))
+    choice = _Choice(
+        call=call,
+        kind=kind,
+        least=least,
+        most=most,
+        zone=zone,
+        group_names=group_names or (),
+        alone=len(given) == 1,
+    )
+    chosen = tuple(choice.own(each) if "NetworkInterfaceId" in each else choice.new(each) for each in given)
+    for one in chosen:
+        if isinstance(one, NewInterface):
+            choice.addresses[one.subnet.id].claim(one.wanted)
+    return Place(interfaces=chosen, addresses=choice.addresses)
+
+
+# --- the interfaces ---------------------------------------------------------------------------------------------------
+
+_TOP_NAMES: Final = {
+    "SubnetId": "subnet ID",
+    "Groups": "security groups",
+    "PrivateIpAddress": "private address",
+}
+_PLACING: Final = (
+    "AssociatePublicIpAddress",
+    "DeleteOnTermination",
+    "Description",
+    "DeviceIndex",
+    "Groups",
+    "InterfaceType",
+    "NetworkCardIndex",
+    "NetworkInterfaceId",
+    "PrimaryIpv6",
+    "SubnetId",
+)
+_ONLY: Final = (("InterfaceType", "interface"), ("NetworkCardIndex", 0), ("PrimaryIpv6", False))
+_OF_OWN: Final = ("DeleteOnTermination", "DeviceIndex", "InterfaceType", "NetworkCardIndex", "NetworkInterfaceId")
+
+
+def _in_order(interfaces: Sequence[Structure]) -> list[Structure]:
+    """By device index, each once, the primary first."""
+    for number, each in enumerate(interfaces, 1):
+        take(each, "NetworkInterfaces", *_PLACING, *ADDRESS_MEMBERS)
+        if "DeviceIndex" not in each:
+            raise missing_parameter(f"NetworkInterface.{number}.DeviceIndex")
+        if each["DeviceIndex"] < 0:
+            raise invalid_parameter(f"NetworkInterface.{number}.DeviceIndex", each["DeviceIndex"], "a number from 0")
+        for name, only in _ONLY:
+            if each.get(name, only) != only:
+                raise unsupported(f"NetworkInterfaces.{name} must be {only} here")
+    indexes = [each["DeviceIndex"] for each in interfaces]
+    if len(set(indexes)) < len(indexes):
+        raise EC2Error("InvalidParameterValue", "Each network interface requires a unique device index.")
+    if 0 not in indexes:
+        raise EC2Error("InvalidParameterValue", "One network interface must have the device index 0: the primary one")
+    existing = [each["NetworkInterfaceId"] for each in interfaces if each.get("NetworkInterfaceId")]
+    if len(set(existing)) < len(existing):
+        raise EC2Error("InvalidParameterValue", "A network interface can be attached once: an ID is given twice")
+    return sorted(interfaces, key=lambda each: int(each["DeviceIndex"]))
+
+
+def check_index(kind: InstanceType, index: int) -> int:
+    """A place for an interface that an instance of the type has."""
+    if not 0 <= index < kind.max_interfaces:
+        raise invalid_parameter("DeviceIndex", index, f"a number from 0 to {kind.max_interfaces - 1} for {kind.name}")
+    return index
+
+
+def check_available(interface: NetworkInterface) -> None:
+    if interface.attachment is not None or interface.state != "available":
+        raise EC2Error("InvalidNetworkInterface.InUse", f"Interface: [{interface.id}] in use.")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Choice:
+    """The interfaces of one launch, chosen one after the other: the first decides on the zone and the VPC."""
+
+    call: Call
+    kind: InstanceType
+    least: int
+    most: int
+    zone: str | None
+    group_names: Sequence[str]
+    alone: bool
+    first: Subnet | None = None
+    addresses: dict[str, SubnetAddresses] = field(default_factory=dict)
+
+    def own(self, given: Structure) -> OwnInterface:
+        if self.most > 1:
             raise EC2Error(
                 "InvalidParameterCombination",
-                "Network interfaces and an instance-level private address may not be specified on the same request",
+                "A network interface ID may not be given when more than one instance is launched",
             )
-        subnet_id, group_ids = interface.get("SubnetId"), interface.get("Groups")
-        private_ip = _private_ip_of(interface)
-    addresses = _choose_subnet(call, subnet_id, zone, count)
-    subnet = addresses.subnet
-    if private_ip:
-        addresses.check(private_ip)
-    return Place(
-        subnet=subnet,
-        groups=_choose_groups(call, subnet, group_ids, group_names, by_name=not subnet_id),
-        private_ip=private_ip or "",
-        public=interface.get("AssociatePublicIpAddress", subnet.map_public_ip_on_launch),
-        description=interface.get("Description", ""),
-        delete_on_termination=interface.get("DeleteOnTermination", True),
-    ), addresses
-
-
-# --- the interface ----------------------------------------------------------------------------------------------------
-
-
-def _only_interface(interfaces: Sequence[Structure] | None) -> Structure:
-    if not interfaces:
-        return {}
-    if len(interfaces) > 1:
-        raise unsupported("RunInstances gives an instance one network interface here; NetworkInterfaces has more")
-    given = take(
-        interfaces[0],
-        "NetworkInterfaces",
-        "AssociatePublicIpAddress",
-        "DeleteOnTermination",
-        "Description",
-        "DeviceIndex",
-        "Groups",
-        "InterfaceType",
-        "NetworkCardIndex",
-        "PrivateIpAddress",
-        "PrivateIpAddresses",
-        "SubnetId",
-        *_ZERO_OF,
-    )
-    if "DeviceIndex" not in given:
-        raise missing_parameter("NetworkInterface.1.DeviceIndex")
-    if given["DeviceIndex"] != 0:
-        raise invalid_parameter("NetworkInterface.1.DeviceIndex", given["DeviceIndex"], "0, the primary interface")
-    for name, only in (("InterfaceType", "interface"), ("NetworkCardIndex", 0), *((name, 0) for name in _ZERO_OF)):
-        if given.get(name, only) != only:
-            raise unsupported(f"NetworkInterfaces.{name} must be {only} here")
-    return given
-
-
-def _private_ip_of(interface: Structure) -> str | None:
-    listed: Sequence[Mapping[str, Any]] = interface.get("PrivateIpAddresses") or ()
-    if len(listed) > 1:
-        raise unsupported("An interface has one private address here; PrivateIpAddresses has more")
-    single: str | None = interface.get("PrivateIpAddress")
-    if not listed:
-        return single
-    if single:
-        raise EC2Error(
-            "InvalidParameterCombination", "PrivateIpAddress and PrivateIpAddresses may not be specified together"
+        for name in given:
+            if name not in _OF_OWN:
+                raise EC2Error(
+                    "InvalidParameterCombination",
+                    f"A network interface may not specify both a network interface ID and {name}",
+                )
+        interface = find_interface(self.call, given["NetworkInterfaceId"], permission="INSTANCE-ATTACH")
+        check_available(interface)
+        subnet = self.call.tx.get(Subnet, interface.subnet_id)
+        if subnet is None:
+            raise EC2Error("InvalidSubnetID.NotFound", f"The subnet ID '{interface.subnet_id}' does not exist")
+        self.near(subnet)
+        check_interface_limits(self.kind, interface)
+        return OwnInterface(
+            device_index=check_index(self.kind, given["DeviceIndex"]),
+            subnet=subnet,
+            interface=interface,
+            delete_on_termination=given.get("DeleteOnTermination", False),
         )
-    if not listed[0].get("Primary", True):
-        raise EC2Error("InvalidParameterValue", "One of PrivateIpAddresses must be primary")
-    address: str | None = listed[0].get("PrivateIpAddress")
-    return address
+
+    def new(self, given: Structure) -> NewInterface:
+        wanted = read_wanted(given)
+        if self.most > 1 and wanted.names_any:
+            raise EC2Error(
+                "InvalidParameterCombination",
+                "A private address may not be given when more than one instance is launched",
+            )
+        subnet = self.subnet(given.get("SubnetId"))
+        if self.group_names and given.get("SubnetId"):
+            raise EC2Error(  # names mean groups of the default VPC
+                "InvalidParameterCombination", "The parameter groupName cannot be used with the parameter subnet"
+            )
+        automatic = 1 if subnet.assign_ipv6_on_creation and subnet.ipv6_cidrs and wanted.ipv6_count is None else 0
+        check_address_limits(
+            self.kind,
+            wanted.ipv4_slots,
+            len(wanted.ipv6_addresses) or wanted.ipv6_count or automatic,
+            "InvalidInterface.IpAddressLimitExceeded",
+        )
+        return NewInterface(
+            device_index=check_index(self.kind, given["DeviceIndex"]),
+            subnet=subnet,
+            groups=choose_groups(self.call, subnet.vpc_id, given.get("Groups"), self.group_names),
+            wanted=wanted,
+            public=self.public(given, subnet),
+            description=check_description(given.get("Description", "")),
+            delete_on_termination=given.get("DeleteOnTermination", True),
+        )
+
+    def subnet(self, subnet_id: str | None) -> Subnet:
+        """That one; without an id the first interface's, and for the first a default one."""
+        if self.first is not None and subnet_id in (None, self.first.id):
+            if self.first.id not in self.addresses:
+                self.addresses[self.first.id] = SubnetAddresses(self.call, self.first)
+            return self.first
+        free = _choose_subnet(self.call, subnet_id, self.zone, self.least)
+        self.near(free.subnet)
+        return self.addresses.setdefault(free.subnet.id, free).subnet
+
+    def near(self, subnet: Subnet) -> None:
+        """The interfaces of an instance are in its zone, and those of a launch in one VPC."""
+        if self.first is not None and subnet.vpc_id != self.first.vpc_id:
+            raise EC2Error(
+                "InvalidParameterCombination",
+                f"The network interfaces of a launch must be in one VPC: {subnet.id} is in {subnet.vpc_id}, "
+                f"{self.first.id} in {self.first.vpc_id}",
+            )
+        if self.zone and subnet.zone != self.zone:
+            raise EC2Error(
+                "InvalidParameterValue",
+                f"Value ({self.zone}) for parameter availabilityZone is invalid. Subnet '{subnet.id}' is in the "
+                f"availability zone {subnet.zone}",
+            )
+        self.first, self.zone = self.first or subnet, subnet.zone
+
+    def public(self, given: Structure, subnet: Subnet) -> bool:
+        """Whether it gets an auto-assigned public address: only an instance's only interface can."""
+        asked: bool | None = given.get("AssociatePublicIpAddress")
+        if asked and given["DeviceIndex"] != 0:
+            raise EC2Error(
+                "InvalidParameterCombination",
+                "The associatePublicIPAddress parameter can only be specified for the network interface with the "
+                "device index 0",
+            )
+        if asked and not self.alone:
+            raise EC2Error(
+                "InvalidParameterCombination",
+                "The associatePublicIPAddress parameter cannot be specified when launching with multiple network "
+                "interfaces.",
+            )
+        return self.alone and (subnet.map_public_ip_on_launch if asked is None else asked)
 
 
 # --- the subnet -------------------------------------------------------------------------------------------------------
@@ -239,14 +302,7 @@ def choose_zone(call: Call, placement: Structure | None) -> str | None:
 
 def _choose_subnet(call: Call, subnet_id: str | None, zone: str | None, count: int) -> SubnetAddresses:
     if subnet_id:
-        subnet = call.find(Subnet, "subnet", subnet_id)
-        if zone and subnet.zone != zone:
-            raise EC2Error(
-                "InvalidParameterValue",
-                f"Value ({zone}) for parameter availabilityZone is invalid. Subnet '{subnet.id}' is in the "
-                f"availability zone {subnet.zone}",
-            )
-        return SubnetAddresses(call, subnet)
+        return SubnetAddresses(call, call.find(Subnet, "subnet", subnet_id))
     vpc = next((vpc for vpc in call.mine(Vpc) if vpc.is_default), None)
     if vpc is None:
         raise EC2Error("VPCIdNotSpecified", "No default VPC for this user: specify a subnet")
@@ -258,42 +314,3 @@ def _choose_subnet(call: Call, subnet_id: str | None, zone: str | None, count: i
         raise EC2Error("MissingInput", f"The default VPC '{vpc.id}' has no default subnet{place}: specify a subnet")
     choices = [SubnetAddresses(call, subnet) for subnet in sorted(subnets, key=lambda subnet: subnet.zone)]
     return next((choice for choice in choices if choice.free() >= count), choices[0])
-
-
-# --- the groups -------------------------------------------------------------------------------------------------------
-
-
-def check_groups(call: Call, vpc_id: str, group_ids: Sequence[str]) -> tuple[str, ...]:
-    """Groups that an interface in the VPC may have."""
-    groups = call.find_all(SecurityGroup, "sg", group_ids)
-    for group in groups:
-        if group.vpc_id != vpc_id:
-            raise EC2Error(
-                "InvalidParameter",
-                f"Security group {group.id} is in the VPC {group.vpc_id}, but the network interface is in {vpc_id}",
-            )
-    if len(groups) > MAX_GROUPS:
-        raise EC2Error(
-            "SecurityGroupsPerInterfaceLimitExceeded",
-            f"A network interface has at most {MAX_GROUPS} security groups; {len(groups)} were given",
-        )
-    return tuple(group.id for group in groups)
-
-
-def _choose_groups(
-    call: Call, subnet: Subnet, group_ids: Sequence[str] | None, names: Sequence[str] | None, *, by_name: bool
-) -> tuple[str, ...]:
-    """Names mean groups of the default VPC, so they do not go with a subnet."""
-    if names and not by_name:
-        raise EC2Error(
-            "InvalidParameterCombination", "The parameter groupName cannot be used with the parameter subnet"
-        )
-    wanted = list(group_ids or ())
-    known = {group.name: group.id for group in call.mine(SecurityGroup, vpc_id=subnet.vpc_id)}
-    for name in names or () if wanted or names else ("default",):
-        if name not in known:
-            raise EC2Error(
-                "InvalidGroup.NotFound", f"The security group '{name}' does not exist in the VPC '{subnet.vpc_id}'"
-            )
-        wanted.append(known[name])
-    return check_groups(call, subnet.vpc_id, wanted)

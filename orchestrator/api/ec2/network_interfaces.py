@@ -1,107 +1,366 @@
-"""Network interfaces: how they are shown, alone and (by the parts here) within instances."""
+"""Network interfaces: made, changed, deleted and described. How one is shown is in `interface_view`.
+
+An interface is `available` or, with an attachment, `in-use`. One that this deployment made for something else (a NAT
+gateway) names a requester and is changed by nobody else.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
 
-from orchestrator.api.operation import Answer, Call, describe
-from orchestrator.model.filters import FilterTable, boolean
-from orchestrator.model.tags import tag_set
+from orchestrator.api.ec2.interface_view import (
+    interface_filters,
+    is_managed,
+    show_attachment,
+    show_groups,
+    show_interface,
+)
+from orchestrator.api.ec2.launch_options import Structure, take
+from orchestrator.api.ec2.subnet_addresses import (
+    Addresses,
+    PublicAddresses,
+    SubnetAddresses,
+    check_address_limits,
+    read_wanted,
+)
+from orchestrator.api.operation import Answer, Call, describe, operation, with_client_token
+from orchestrator.model import ids
+from orchestrator.model.elastic_ip import ElasticIp, has_auto_address, parted
+from orchestrator.model.errors import EC2Error, missing_parameter, one_of, unsupported
+from orchestrator.model.instance import Instance
+from orchestrator.model.lifecycle import State
+from orchestrator.model.tags import tag_set, tags_at_creation
 from orchestrator.model.vpc import (
+    FlowLog,
+    InterfacePermission,
     NetworkInterface,
     SecurityGroup,
+    Subnet,
     Vpc,
-    private_dns_name,
-    public_dns_name,
+    mac_address,
 )
 from orchestrator.model.zone import zone_id
 
-AUTO_ASSIGNED: Final = "amazon"  # who owns a public address that is no Elastic IP
+MAX_DESCRIPTION: Final = 255
+MAX_GROUPS: Final = 5  # of one interface
+
+# --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def show_groups(call: Call, interface: NetworkInterface) -> list[Answer]:
-    """Groups by id and name; one that is gone keeps its id and has an empty name."""
-    groups = ((group_id, call.db.get(SecurityGroup, group_id)) for group_id in interface.groups)
-    return [{"GroupId": group_id, "GroupName": group.name if group else ""} for group_id, group in groups]
+def find_interface(call: Call, interface_id: str, *, permission: str = "") -> NetworkInterface:
+    """One that the caller may change: its own, or another account's that granted it `permission`."""
+    found = call.db.get(NetworkInterface, ids.check("eni", interface_id))
+    granted = found is not None and any(
+        (each.granted_to, each.permission) == (call.account, permission)
+        for each in call.db.all(InterfacePermission, interface_id=found.id)
+    )
+    if found is None or not (call.sees(found) or (granted and found.region == call.region)):
+        raise ids.missing("eni", [interface_id])
+    check_own_work(found)
+    return found
 
 
-def public_name(call: Call, interface: NetworkInterface) -> str:
-    """The name of its public address, empty without one and where the VPC gives no names."""
-    vpc = call.db.get(Vpc, interface.vpc_id)
-    if not interface.public_ip or vpc is None or not vpc.enable_dns_hostnames:
-        return ""
-    return public_dns_name(interface.public_ip, interface.region)
+def only_interface(instance: Instance, interfaces: Sequence[NetworkInterface]) -> NetworkInterface:
+    """The one that is meant by naming its instance."""
+    if len(interfaces) != 1:
+        raise EC2Error(
+            "InvalidInstanceID",
+            f"There are {'multiple' if interfaces else 'no'} interfaces attached to instance '{instance.id}'. "
+            "Please specify an interface ID for the operation instead.",
+        )
+    return interfaces[0]
 
 
-def private_name(interface: NetworkInterface) -> str:
-    return private_dns_name(interface.private_ip, interface.region)
+def check_groups(call: Call, vpc_id: str, group_ids: Sequence[str]) -> tuple[str, ...]:
+    """Groups that an interface in the VPC may have."""
+    groups = call.find_all(SecurityGroup, "sg", group_ids)
+    for group in groups:
+        if group.vpc_id != vpc_id:
+            raise EC2Error(
+                "InvalidParameter",
+                f"Security group {group.id} is in the VPC {group.vpc_id}, but the network interface is in {vpc_id}",
+            )
+    if len(groups) > MAX_GROUPS:
+        raise EC2Error(
+            "SecurityGroupsPerInterfaceLimitExceeded",
+            f"A network interface has at most {MAX_GROUPS} security groups; {len(groups)} were given",
+        )
+    return tuple(group.id for group in groups)
 
 
-def show_association(call: Call, interface: NetworkInterface) -> Answer | None:
-    if not interface.public_ip:
-        return None
-    return {
-        "IpOwnerId": AUTO_ASSIGNED,
-        "PublicDnsName": public_name(call, interface),
-        "PublicIp": interface.public_ip,
+def choose_groups(
+    call: Call, vpc_id: str, group_ids: Sequence[str] | None, names: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Those that a request gives by id and name; the VPC's default group when it gives none."""
+    wanted = list(group_ids or ())
+    known = {group.name: group.id for group in call.mine(SecurityGroup, vpc_id=vpc_id)}
+    for name in names if wanted or names else ("default",):
+        if name not in known:
+            raise EC2Error("InvalidGroup.NotFound", f"The security group '{name}' does not exist in the VPC '{vpc_id}'")
+        wanted.append(known[name])
+    return check_groups(call, vpc_id, wanted)
+
+
+def check_own_work(interface: NetworkInterface) -> None:
+    if interface.requester_id:
+        raise EC2Error(
+            "AuthFailure",
+            "You do not have permission to access the specified resource: "
+            f"{interface.id} ({interface.description}) belongs to what made it",
+            403,
+        )
+
+
+def put_interface(call: Call, interface: NetworkInterface) -> NetworkInterface:
+    """Write it, and have its VPC's network follow."""
+    stored = call.tx.put(interface)
+    wake_vpc(call, interface.vpc_id)
+    return stored
+
+
+def wake_vpc(call: Call, vpc_id: str) -> None:
+    vpc = call.tx.get(Vpc, vpc_id)
+    if vpc is not None:
+        call.tx.wake(vpc)
+
+
+def new_interface(call: Call, subnet: Subnet, addresses: Addresses, **fields: Any) -> NetworkInterface:
+    """A row of the caller's, not written yet."""
+    return NetworkInterface(
+        id=ids.mint("eni"),
+        account=call.account,
+        region=call.region,
+        created=call.now,
+        vpc_id=subnet.vpc_id,
+        subnet_id=subnet.id,
+        zone=subnet.zone,
+        mac=mac_address(subnet.vpc_id, addresses.private_ip),
+        private_ip=addresses.private_ip,
+        more_private_ips=addresses.more_private_ips,
+        prefixes=addresses.prefixes,
+        ipv6_addresses=addresses.ipv6_addresses,
+        **fields,
+    )
+
+
+def give_auto_address(call: Call, interface: NetworkInterface, addresses: PublicAddresses) -> NetworkInterface:
+    """With an auto-assigned public address, where it is to have one and has none."""
+    if interface.public_ip or not has_auto_address(call.tx, interface):
+        return interface
+    public_ip = addresses.take(avoid=interface.last_public_ip)
+    if public_ip is None:
+        raise addresses.refuse()
+    return call.tx.put(replace(interface, public_ip=public_ip, last_public_ip=public_ip))
+
+
+def runs(call: Call, interface: NetworkInterface) -> bool:
+    """Whether its instance does, or is about to."""
+    instance = call.db.get(Instance, interface.instance_id)
+    return instance is not None and instance.state in (State.PENDING, State.RUNNING)
+
+
+# --- making and deleting ----------------------------------------------------------------------------------------------
+
+
+def check_description(description: str) -> str:
+    if len(description) > MAX_DESCRIPTION:
+        raise EC2Error(
+            "InvalidParameterValue",
+            f"A description has at most {MAX_DESCRIPTION} characters; this has {len(description)}",
+        )
+    return description
+
+
+@operation("CreateNetworkInterface", writes=True)
+def create_network_interface(
+    call: Call,
+    *,
+    subnet_id: str,
+    description: str = "",
+    groups: list[str] | None = None,
+    interface_type: str = "interface",
+    private_ip_address: str | None = None,
+    private_ip_addresses: list[Structure] | None = None,
+    secondary_private_ip_address_count: int | None = None,
+    ipv4_prefixes: list[Structure] | None = None,
+    ipv4_prefix_count: int | None = None,
+    ipv6_addresses: list[Structure] | None = None,
+    ipv6_address_count: int | None = None,
+    ipv6_prefixes: list[Structure] | None = None,
+    ipv6_prefix_count: int | None = None,
+    enable_primary_ipv6: bool = False,
+    tag_specifications: list[Structure] | None = None,
+) -> Answer:
+    tags = tags_at_creation(tag_specifications, "network-interface")["network-interface"]
+    subnet = call.find(Subnet, "subnet", subnet_id)
+    if interface_type != "interface":
+        raise unsupported(f"InterfaceType must be interface here, not {interface_type}")
+    if enable_primary_ipv6:
+        raise unsupported("EnablePrimaryIpv6 must be false here")
+    wanted = read_wanted(
+        {
+            "PrivateIpAddress": private_ip_address,
+            "PrivateIpAddresses": private_ip_addresses,
+            "SecondaryPrivateIpAddressCount": secondary_private_ip_address_count,
+            "Ipv4Prefixes": ipv4_prefixes,
+            "Ipv4PrefixCount": ipv4_prefix_count,
+            "Ipv6Addresses": ipv6_addresses,
+            "Ipv6AddressCount": ipv6_address_count,
+            "Ipv6Prefixes": ipv6_prefixes,
+            "Ipv6PrefixCount": ipv6_prefix_count,
+        }
+    )
+    check_address_limits(None, wanted.ipv4_slots, len(wanted.ipv6_addresses) + (wanted.ipv6_count or 0))
+    chosen = choose_groups(call, subnet.vpc_id, groups)
+    addresses = SubnetAddresses(call, subnet)
+    addresses.claim(wanted)
+    interface = call.tx.put(
+        new_interface(
+            call,
+            subnet,
+            addresses.allot(wanted),
+            tags=tags,
+            description=check_description(description),
+            groups=chosen,
+        )
+    )
+    answer: Answer = {"NetworkInterface": show_network_interface(call, interface)}
+    return with_client_token(call, answer)
+
+
+@operation("DeleteNetworkInterface", writes=True)
+def delete_network_interface(call: Call, *, network_interface_id: str) -> Answer:
+    """Its Elastic IPs stay allocated. What else names it goes with it; a route to it becomes a blackhole."""
+    interface = call.find(NetworkInterface, "eni", network_interface_id)
+    if interface.attachment is not None or interface.state != "available" or interface.requester_id:
+        raise EC2Error("InvalidParameterValue", f"Network interface '{interface.id}' is currently in use.")
+    for address in call.tx.all(ElasticIp, interface_id=interface.id):
+        call.tx.put(parted(address))
+    for permission in call.tx.all(InterfacePermission, interface_id=interface.id):
+        call.tx.delete(permission)
+    for flow_log in call.tx.all(FlowLog, resource_id=interface.id):
+        call.tx.delete(flow_log)
+    call.tx.delete(interface)
+    wake_vpc(call, interface.vpc_id)
+    return {}
+
+
+# --- attributes -------------------------------------------------------------------------------------------------------
+
+_ATTRIBUTES: Final = ("description", "groupSet", "sourceDestCheck", "attachment", "associatePublicIpAddress")
+
+
+@operation("DescribeNetworkInterfaceAttribute")
+def describe_network_interface_attribute(
+    call: Call, *, network_interface_id: str, attribute: str | None = None
+) -> Answer:
+    interface = call.find(NetworkInterface, "eni", network_interface_id)
+    if attribute is None:
+        raise missing_parameter("Attribute")
+    answer: Answer = {"NetworkInterfaceId": interface.id}
+    match one_of("Attribute", attribute, _ATTRIBUTES):
+        case "description":
+            answer["Description"] = {"Value": interface.description}
+        case "groupSet":
+            answer["Groups"] = show_groups(call, interface)
+        case "sourceDestCheck":
+            answer["SourceDestCheck"] = {"Value": interface.source_dest_check}
+        case "associatePublicIpAddress":
+            answer["AssociatePublicIpAddress"] = interface.auto_public_ip
+        case _:
+            attachment = show_attachment(call, interface)
+            if attachment is not None:
+                answer["Attachment"] = attachment
+    return answer
+
+
+@operation("ModifyNetworkInterfaceAttribute", writes=True)
+def modify_network_interface_attribute(
+    call: Call,
+    *,
+    network_interface_id: str,
+    description: Structure | None = None,
+    groups: list[str] | None = None,
+    source_dest_check: Structure | None = None,
+    attachment: Structure | None = None,
+    associate_public_ip_address: bool | None = None,
+    enable_primary_ipv6: bool | None = None,
+) -> Answer:
+    """One attribute in a call, as in EC2."""
+    interface = find_interface(call, network_interface_id)
+    given = {
+        "Description": description,
+        "Groups": groups,
+        "SourceDestCheck": source_dest_check,
+        "Attachment": attachment,
+        "AssociatePublicIpAddress": associate_public_ip_address,
+        "EnablePrimaryIpv6": enable_primary_ipv6,
     }
+    named = [name for name, value in given.items() if value is not None]
+    if not named:
+        raise EC2Error("InvalidParameterCombination", "No attributes specified.")
+    if len(named) > 1:
+        raise EC2Error(
+            "InvalidParameterCombination", f"Fields for multiple attribute types specified: {', '.join(named)}"
+        )
+    if enable_primary_ipv6:
+        raise unsupported("EnablePrimaryIpv6 must be false here")
+    if description is not None:
+        interface = replace(interface, description=check_description(description.get("Value", "")))
+    if groups is not None:
+        if not groups:
+            raise missing_parameter("SecurityGroupId: a network interface has at least one security group")
+        interface = replace(interface, groups=check_groups(call, interface.vpc_id, groups))
+    if source_dest_check is not None:
+        if "Value" not in source_dest_check:
+            raise missing_parameter("SourceDestCheck.Value")
+        interface = replace(interface, source_dest_check=source_dest_check["Value"])
+    if attachment is not None:
+        interface = _change_attachment(interface, attachment)
+    if associate_public_ip_address is not None:
+        interface = _change_public(call, interface, associate_public_ip_address)
+    put_interface(call, interface)
+    return {}
 
 
-def _time(at: datetime | None) -> str | None:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z") if at else None
+def _change_attachment(interface: NetworkInterface, given: Structure) -> NetworkInterface:
+    changes = take(given, "Attachment", "AttachmentId", "DeleteOnTermination")
+    for name in ("AttachmentId", "DeleteOnTermination"):
+        if name not in changes:
+            raise missing_parameter(f"Attachment.{name}")
+    attachment_id = ids.check("eni-attach", changes["AttachmentId"])
+    if interface.attachment is None or interface.attachment.id != attachment_id:
+        raise ids.missing("eni-attach", [attachment_id])
+    attachment = replace(interface.attachment, delete_on_termination=changes["DeleteOnTermination"])
+    return replace(interface, attachment=attachment)
 
 
-def _delete_on_termination(interface: NetworkInterface) -> str | None:
-    return boolean(interface.attachment.delete_on_termination) if interface.attachment else None
+def _change_public(call: Call, interface: NetworkInterface, wanted: bool) -> NetworkInterface:
+    """An auto-assigned public address, now where its instance runs, else from its next start; or none any more.
+
+    Source: "Assign a public IPv4 address" in the EC2 user guide: only a primary interface gets one.
+    """
+    if not wanted:
+        return replace(interface, auto_public_ip=False, public_ip="")
+    changed = replace(interface, auto_public_ip=True)
+    return give_auto_address(call, changed, PublicAddresses(call)) if runs(call, interface) else changed
 
 
-# Documented filters on what no interface here has: they match nothing.
-_NEVER: Final = (
-    "association.allocation-id",
-    "association.association-id",
-    "ipv6-addresses.ipv6-address",
-    "operator.principal",
-    "requester-id",
-)
+@operation("ResetNetworkInterfaceAttribute", writes=True)
+def reset_network_interface_attribute(
+    call: Call, *, network_interface_id: str, source_dest_check: str | None = None
+) -> Answer:
+    """The source/destination check is switched on again, which is all that can be reset."""
+    interface = find_interface(call, network_interface_id)
+    if source_dest_check is None:
+        raise missing_parameter("SourceDestCheck")
+    put_interface(call, replace(interface, source_dest_check=True))
+    return {}
 
 
-def interface_filters(call: Call) -> FilterTable:
-    table: FilterTable = {
-        **{name: lambda eni: None for name in _NEVER},
-        "addresses.association.owner-id": lambda eni: AUTO_ASSIGNED if eni.public_ip else None,
-        "addresses.association.public-ip": lambda eni: eni.public_ip or None,
-        "addresses.primary": lambda eni: "true",
-        "addresses.private-ip-address": lambda eni: eni.private_ip,
-        "association.ip-owner-id": lambda eni: AUTO_ASSIGNED if eni.public_ip else None,
-        "association.public-ip": lambda eni: eni.public_ip or None,
-        "association.public-dns-name": lambda eni: public_name(call, eni) or None,
-        "attachment.attach-time": lambda eni: _time(eni.attachment.attached_at) if eni.attachment else None,
-        "attachment.attachment-id": lambda eni: eni.attachment.id if eni.attachment else None,
-        "attachment.delete-on-termination": _delete_on_termination,
-        "attachment.device-index": lambda eni: str(eni.attachment.device_index) if eni.attachment else None,
-        "attachment.instance-id": lambda eni: eni.instance_id or None,
-        "attachment.instance-owner-id": lambda eni: eni.account if eni.attachment else None,
-        "attachment.status": lambda eni: eni.attachment.state if eni.attachment else None,
-        "availability-zone": lambda eni: eni.zone,
-        "availability-zone-id": lambda eni: zone_id(eni.zone),
-        "description": lambda eni: eni.description,
-        "group-id": lambda eni: eni.groups,
-        "group-name": lambda eni: [group["GroupName"] for group in show_groups(call, eni)],
-        "interface-type": lambda eni: "interface",
-        "mac-address": lambda eni: eni.mac,
-        "network-interface-id": lambda eni: eni.id,
-        "operator.managed": lambda eni: "false",
-        "owner-id": lambda eni: eni.account,
-        "private-dns-name": private_name,
-        "private-ip-address": lambda eni: eni.private_ip,
-        "requester-managed": lambda eni: "false",
-        "source-dest-check": lambda eni: boolean(eni.source_dest_check),
-        "status": lambda eni: eni.state,
-        "subnet-id": lambda eni: eni.subnet_id,
-        "vpc-id": lambda eni: eni.vpc_id,
-    }
-    return table
+# --- describing -------------------------------------------------------------------------------------------------------
 
 
 @describe(
@@ -115,62 +374,18 @@ def interface_filters(call: Call) -> FilterTable:
 )
 def show_network_interface(call: Call, interface: NetworkInterface) -> Answer:
     shown = {
-        **show_interface(call, interface),
-        "RequesterManaged": False,
+        **show_interface(call, interface, with_ids=True),
+        "RequesterManaged": is_managed(interface),
         "AvailabilityZone": interface.zone,
         "AvailabilityZoneId": zone_id(interface.zone),
         "TagSet": tag_set(interface.tags),
     }
     public_name = shown.get("Association", {}).get("PublicDnsName")
-    if public_name:
-        shown["PublicDnsName"] = public_name
-    if interface.attachment is not None:
-        shown["Attachment"] = show_attachment(interface)
-    return shown
-
-
-def show_interface(call: Call, interface: NetworkInterface) -> Answer:
-    """What DescribeNetworkInterfaces and DescribeInstances both say of an interface."""
-    address: Answer = {
-        "Primary": True,
-        "PrivateIpAddress": interface.private_ip,
-        "PrivateDnsName": private_name(interface),
+    attachment = show_attachment(call, interface)
+    optional = {
+        "PublicDnsName": public_name,
+        "RequesterId": interface.requester_id,
+        "Ipv6Address": interface.ipv6_addresses[0] if interface.ipv6_addresses else "",
+        "Attachment": attachment,
     }
-    shown: Answer = {
-        "NetworkInterfaceId": interface.id,
-        "InterfaceType": "interface",
-        "Status": interface.state,
-        "Description": interface.description,
-        "OwnerId": interface.account,
-        "VpcId": interface.vpc_id,
-        "SubnetId": interface.subnet_id,
-        "MacAddress": interface.mac,
-        "PrivateIpAddress": interface.private_ip,
-        "PrivateDnsName": private_name(interface),
-        "PrivateIpAddresses": [address],
-        "Ipv6Addresses": [],
-        "Groups": show_groups(call, interface),
-        "SourceDestCheck": interface.source_dest_check,
-        "Operator": {"Managed": False},
-    }
-    association = show_association(call, interface)
-    if association is not None:
-        address["Association"] = shown["Association"] = association
-    return shown
-
-
-def show_attachment(interface: NetworkInterface) -> Answer | None:
-    """As DescribeNetworkInterfaces has it; None when it is not attached."""
-    attachment = interface.attachment
-    if attachment is None:
-        return None
-    return {
-        "AttachmentId": attachment.id,
-        "AttachTime": attachment.attached_at,
-        "DeleteOnTermination": attachment.delete_on_termination,
-        "DeviceIndex": attachment.device_index,
-        "NetworkCardIndex": 0,
-        "InstanceId": attachment.instance_id,
-        "InstanceOwnerId": interface.account,
-        "Status": attachment.state,
-    }
+    return shown | {name: value for name, value in optional.items() if value}

@@ -1,25 +1,25 @@
-"""RunInstances: one call becomes a reservation of instances, each with its disks and its network interface.
+"""RunInstances: one call becomes a reservation of instances, each with its disks and its network interfaces.
 
-    request ──► checked: image, type, options │ Place (subnet, groups) │ LaunchDisks
+    request ──► checked: image, type, options │ Place (interfaces: subnets, groups) │ LaunchDisks
                                               │
                   as many as fit from MinCount to MaxCount: processors, memory, private and public addresses
                                               │
-    for each:   Instance ──wake     Volume + Layer for each disk     NetworkInterface
+    for each:   Instance ──wake     Volume + Layer for each disk     NetworkInterfaces, made or there already
 
 All rows are written in the call's transaction, so a launch that is refused leaves nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from orchestrator.api.ec2.capacity import Room, vcpus
 from orchestrator.api.ec2.images import boot_mode, find_image
 from orchestrator.api.ec2.instance_view import Shown, show_reservation, view
 from orchestrator.api.ec2.launch_disks import LaunchDisk, plan_disks
-from orchestrator.api.ec2.launch_network import Place, PublicAddresses, SubnetAddresses, choose_place, choose_zone
+from orchestrator.api.ec2.launch_network import NewInterface, OwnInterface, Place, choose_place, choose_zone
 from orchestrator.api.ec2.launch_options import (
     SHUTDOWN_BEHAVIORS,
     Structure,
@@ -34,16 +34,19 @@ from orchestrator.api.ec2.launch_options import (
     switched_off,
     take,
 )
+from orchestrator.api.ec2.network_interfaces import new_interface
+from orchestrator.api.ec2.subnet_addresses import Addresses, NoRoom, PublicAddresses
+from orchestrator.api.ec2.subnets import HOST_NAME_TYPES
 from orchestrator.api.operation import Answer, Call, operation
 from orchestrator.model import ids
-from orchestrator.model.errors import EC2Error, missing_parameter, one_of
+from orchestrator.model.errors import EC2Error, missing_parameter, one_of, unsupported
 from orchestrator.model.image import GIB, Image, Layer, Volume, VolumeAttachment
 from orchestrator.model.instance import Goal, Instance
 from orchestrator.model.instance_type import InstanceType
 from orchestrator.model.key_pair import KeyPair
 from orchestrator.model.lifecycle import State
 from orchestrator.model.tags import tags_at_creation
-from orchestrator.model.vpc import InterfaceAttachment, NetworkInterface, mac_address
+from orchestrator.model.vpc import InterfaceAttachment, NetworkInterface, Subnet
 
 DEFAULT_TYPE: Final = "m1.small"  # EC2's own, and so what code that names none counts with
 MAX_COUNT: Final = 1000  # instances of one call
@@ -65,6 +68,9 @@ def run_instances(
     security_groups: list[str] | None = None,
     subnet_id: str | None = None,
     private_ip_address: str | None = None,
+    ipv6_addresses: list[Structure] | None = None,
+    ipv6_address_count: int | None = None,
+    enable_primary_ipv6: bool = False,
     network_interfaces: list[Structure] | None = None,
     block_device_mappings: list[Structure] | None = None,
     tag_specifications: list[Structure] | None = None,
@@ -84,30 +90,31 @@ def run_instances(
     private_dns_name_options: Structure | None = None,
     network_performance_options: Structure | None = None,
 ) -> Answer:
-    check_counts(min_count, max_count, private_ip_address, network_interfaces)
+    check_counts(min_count, max_count)
     tags = tags_at_creation(tag_specifications, "instance", "volume", "network-interface")
     switched_off(hibernation_options, "HibernationOptions", "Configured")
     switched_off(enclave_options, "EnclaveOptions", "Enabled")
-    fixed(
-        private_dns_name_options,
-        "PrivateDnsNameOptions",
-        HostnameType="ip-name",
-        EnableResourceNameDnsARecord=False,
-        EnableResourceNameDnsAAAARecord=False,
-    )
     fixed(network_performance_options, "NetworkPerformanceOptions", BandwidthWeighting="default")
+    if enable_primary_ipv6:
+        raise unsupported("EnablePrimaryIpv6 must be false here")
     image = launchable_image(call, image_id)
     kind = check_type(instance_type, image.architecture)
     cores, threads = check_cpu_options(kind, cpu_options)
     zone = choose_zone(call, placement)
-    place, addresses = choose_place(
+    place = choose_place(
         call,
-        count=min_count,
+        kind=kind,
+        least=min_count,
+        most=max_count,
         zone=zone,
-        subnet_id=subnet_id,
-        group_ids=security_group_ids,
+        top={
+            "SubnetId": subnet_id,
+            "Groups": security_group_ids,
+            "PrivateIpAddress": private_ip_address,
+            "Ipv6Addresses": ipv6_addresses,
+            "Ipv6AddressCount": ipv6_address_count,
+        },
         group_names=security_groups,
-        private_ip=private_ip_address,
         interfaces=network_interfaces,
     )
     disks = plan_disks(call, image, block_device_mappings)
@@ -135,6 +142,7 @@ def run_instances(
         kernel_arguments=image.kernel_arguments,
         platform_details=image.platform_details,
         boot_mode=boot_mode(image),
+        **host_names(place.subnet, private_dns_name_options),
         goal=Goal(power=State.RUNNING, since=call.now),
         state=State.PENDING,
         launched_at=call.now,
@@ -160,10 +168,10 @@ def run_instances(
         ),
         metadata=change_metadata_options(metadata_defaults(image), metadata_options),
     )
-    allotted = allot(call, kind, vcpus(kind, cores, threads), place, addresses, min_count, max_count)
+    allotted = allot(call, kind, vcpus(kind, cores, threads), place, min_count, max_count)
     shown = [
-        _launch(call, replace(first, id=ids.mint("i"), launch_index=index), place, disks, tags, *pair)
-        for index, pair in enumerate(allotted)
+        _launch(call, replace(first, id=ids.mint("i"), launch_index=index), place, disks, tags, share)
+        for index, share in enumerate(allotted)
     ]
     return show_reservation(first, shown)
 
@@ -171,7 +179,7 @@ def run_instances(
 # --- what is checked --------------------------------------------------------------------------------------------------
 
 
-def check_counts(least: int, most: int, private_ip: str | None, interfaces: Sequence[Structure] | None) -> None:
+def check_counts(least: int, most: int) -> None:
     for name, count in (("Minimum", least), ("Maximum", most)):
         if count < 1:
             raise EC2Error("InvalidParameterValue", f"{name} instance count must be greater than zero")
@@ -181,11 +189,6 @@ def check_counts(least: int, most: int, private_ip: str | None, interfaces: Sequ
         raise EC2Error(
             "InstanceLimitExceeded",
             f"You have requested more instances ({least}) than one call may start here ({MAX_COUNT})",
-        )
-    own = any(given.get("PrivateIpAddress") or given.get("PrivateIpAddresses") for given in interfaces or ())
-    if most > 1 and (private_ip or own):
-        raise EC2Error(
-            "InvalidParameterCombination", "A private address may not be given when more than one instance is launched"
         )
 
 
@@ -208,6 +211,18 @@ def find_public_key(call: Call, key_name: str | None) -> str:
     return found[0].public_key
 
 
+def host_names(subnet: Subnet, given: Structure | None) -> dict[str, Any]:
+    """How an instance is called, as fields of its row: what the request does not say, the subnet does."""
+    kind, ipv4, ipv6 = "HostnameType", "EnableResourceNameDnsARecord", "EnableResourceNameDnsAAAARecord"
+    said = take(given, "PrivateDnsNameOptions", kind, ipv4, ipv6)
+    host_name_type = said.get(kind, subnet.host_name_type)
+    return {
+        "host_name_type": one_of(f"PrivateDnsNameOptions.{kind}", host_name_type, HOST_NAME_TYPES),
+        "resource_name_a": said.get(ipv4, subnet.resource_name_a),
+        "resource_name_aaaa": said.get(ipv6, subnet.resource_name_aaaa),
+    }
+
+
 def _choice(given: Structure | None, name: str, member: str, allowed: tuple[str, ...]) -> str:
     """The structure's one member; the first of `allowed` is the default."""
     return one_of(f"{name}.{member}", take(given, name, member).get(member, allowed[0]), allowed)
@@ -216,77 +231,47 @@ def _choice(given: Structure | None, name: str, member: str, allowed: tuple[str,
 # --- how many, and what each gets -------------------------------------------------------------------------------------
 
 
-def allot(
-    call: Call,
-    kind: InstanceType,
-    processors: int,
-    place: Place,
-    addresses: SubnetAddresses,
-    least: int,
-    most: int,
-) -> list[tuple[str, str]]:
-    """(private address, public address or empty) for as many instances as fit, or EC2's error when `least` do not."""
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one instance gets of the addresses."""
+
+    private: tuple[Addresses, ...]  # for each new interface, in order
+    public_ip: str = ""  # of the only interface
+
+
+def allot(call: Call, kind: InstanceType, processors: int, place: Place, least: int, most: int) -> list[Share]:
+    """What each instance gets, for as many as fit, or EC2's error when `least` do not."""
     room, public = Room(call), PublicAddresses(call)
-    allotted: list[tuple[str, str]] = []
+    new = [one for one in place.interfaces if isinstance(one, NewInterface)]
+    allotted: list[Share] = []
     error: EC2Error | None = None
     while len(allotted) < min(most, MAX_COUNT):
         if not room.take(kind, processors):
             error = room.refuse(kind, processors, least, place.subnet.zone)
             break
-        private_ip = place.private_ip or addresses.take()
-        if private_ip is None:
-            error = EC2Error(
-                "InsufficientFreeAddressesInSubnet",
-                f"The specified subnet does not have enough free addresses to satisfy the request: {place.subnet.id} "
-                f"({place.subnet.cidr}) has {len(allotted)}",
-            )
+        try:
+            private = tuple(place.addresses[one.subnet.id].allot(one.wanted) for one in new)
+        except NoRoom as full:
+            error = full
             break
-        public_ip = public.take() if place.public else ""
+        public_ip = public.take() if any(one.public for one in new) else ""
         if public_ip is None:
             error = public.refuse()
             break
-        allotted.append((private_ip, public_ip))
+        allotted.append(Share(private, public_ip))
     if error is not None and len(allotted) < least:
         raise error
     return allotted
 
 
 def _launch(
-    call: Call,
-    instance: Instance,
-    place: Place,
-    disks: Sequence[LaunchDisk],
-    tags: Tags,
-    private_ip: str,
-    public_ip: str,
+    call: Call, instance: Instance, place: Place, disks: Sequence[LaunchDisk], tags: Tags, share: Share
 ) -> Answer:
     """Write one instance with what belongs to it, and show it."""
     tx = call.tx
     owned: dict[str, Any] = {"account": call.account, "region": call.region, "created": call.now}
     subnet = place.subnet
-    interface = NetworkInterface(
-        **owned,
-        tags=tags["network-interface"],
-        id=ids.mint("eni"),
-        vpc_id=subnet.vpc_id,
-        subnet_id=subnet.id,
-        zone=subnet.zone,
-        mac=mac_address(subnet.vpc_id, private_ip),
-        private_ip=private_ip,
-        public_ip=public_ip,
-        auto_public_ip=place.public,
-        last_public_ip=public_ip,
-        description=place.description,
-        groups=place.groups,
-        state="in-use",
-        attachment=InterfaceAttachment(
-            id=ids.mint("eni-attach"),
-            instance_id=instance.id,
-            device_index=0,
-            delete_on_termination=place.delete_on_termination,
-            attached_at=call.now,
-        ),
-    )
+    interfaces = [tx.put(each) for each in _interfaces(call, instance, place, tags["network-interface"], share)]
     volumes: list[Volume] = []
     for disk in disks:
         layer = Layer(
@@ -316,6 +301,35 @@ def _launch(
         )
         tx.put(layer)
         volumes.append(tx.put(volume))
-    tx.put(interface)
     tx.wake(tx.put(instance))
-    return view(Shown(call, instance, (interface,), volumes))
+    return view(Shown(call, instance, interfaces, volumes))
+
+
+def _interfaces(
+    call: Call, instance: Instance, place: Place, tags: dict[str, str], share: Share
+) -> Iterator[NetworkInterface]:
+    addresses = iter(share.private)
+    for one in place.interfaces:
+        attachment = InterfaceAttachment(
+            id=ids.mint("eni-attach"),
+            instance_id=instance.id,
+            device_index=one.device_index,
+            delete_on_termination=one.delete_on_termination,
+            attached_at=call.now,
+        )
+        if isinstance(one, OwnInterface):
+            yield replace(one.interface, state="in-use", attachment=attachment)
+            continue
+        yield new_interface(
+            call,
+            one.subnet,
+            next(addresses),
+            tags=tags,
+            public_ip=share.public_ip if one.public else "",
+            auto_public_ip=one.public,
+            last_public_ip=share.public_ip if one.public else "",
+            description=one.description,
+            groups=one.groups,
+            state="in-use",
+            attachment=attachment,
+        )

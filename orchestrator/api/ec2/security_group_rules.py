@@ -7,12 +7,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from orchestrator.api.ec2.security_groups import find_group, find_named_group, wake_network
-from orchestrator.api.operation import Answer, Call, operation, page
+from orchestrator.api.ec2.prefix_lists import find_prefix_list, rule_weight
+from orchestrator.api.ec2.security_groups import (
+    find_group,
+    find_named_group,
+    show_peer_group,
+    wake_network,
+)
+from orchestrator.api.operation import Answer, Call, operation, show_page
 from orchestrator.model import ids
-from orchestrator.model.errors import EC2Error, invalid_parameter, unsupported
+from orchestrator.model.errors import EC2Error, invalid_parameter
 from orchestrator.model.filters import FilterTable, compile_filters
 from orchestrator.model.security_group import (
+    PeerGroup,
     add_rules,
     matching,
     read_cidr,
@@ -24,7 +31,7 @@ from orchestrator.model.security_group import (
     show_permissions,
 )
 from orchestrator.model.tags import tag_set, tags_at_creation
-from orchestrator.model.vpc import Rule, SecurityGroup, Vpc
+from orchestrator.model.vpc import PeeringConnection, Rule, SecurityGroup, Vpc
 
 
 class Flat(NamedTuple):
@@ -58,20 +65,41 @@ def _permissions(structured: list[Answer] | None, flat: Flat) -> list[Answer]:
     return [permission]
 
 
-def _peer_group(call: Call, group: SecurityGroup, pair: Mapping[str, Any]) -> str:
-    """The id of the group that a permission names, which must be in the same VPC."""
-    if pair.get("UserId") not in (None, "", call.account):
-        named = pair.get("GroupId") or pair.get("GroupName") or ""
-        raise EC2Error("InvalidGroup.NotFound", f"The security group '{named}' of {pair['UserId']} does not exist")
+def _peer_group(call: Call, group: SecurityGroup, pair: Mapping[str, Any]) -> PeerGroup:
+    """The group that a permission names: one of the same VPC, or of one that this is peered with in its region.
+
+    One of another account is named with that account's id.
+    """
+    owner = pair.get("UserId") or call.account
     if pair.get("GroupId"):
-        peer = call.find(SecurityGroup, "sg", pair["GroupId"])
+        named = ids.check("sg", pair["GroupId"])
+        peer = call.tx.get(SecurityGroup, named)
+    elif pair.get("GroupName") and owner == call.account:
+        named = pair["GroupName"]
+        peer = find_named_group(call, named)
     elif pair.get("GroupName"):
-        peer = find_named_group(call, pair["GroupName"])
+        named, peer = pair["GroupName"], None
     else:
         raise EC2Error("MissingParameter", "The request must contain the parameter GroupId")
-    if peer.vpc_id != group.vpc_id:
+    if peer is None or peer.account != owner or peer.region != group.region:
+        raise EC2Error("InvalidGroup.NotFound", f"The security group '{named}' does not exist")
+    if pair.get("VpcId") not in (None, "", peer.vpc_id):
+        raise invalid_parameter("VpcId", pair["VpcId"], f"{peer.vpc_id}, where {peer.id} is")
+    wanted = pair.get("VpcPeeringConnectionId") or ""
+    if peer.vpc_id == group.vpc_id:
+        if wanted:
+            raise invalid_parameter("VpcPeeringConnectionId", wanted, f"none, since {peer.id} is in the same VPC")
+        return PeerGroup(peer.id)
+    between = [
+        peering.id
+        for peering in call.tx.all(PeeringConnection, vpc_ids=group.vpc_id)
+        if peering.state == "active" and peering.other(group.vpc_id).vpc_id == peer.vpc_id
+    ]
+    if wanted and ids.check("pcx", wanted) not in between:
+        raise ids.missing("pcx", [wanted])
+    if not between:
         raise EC2Error("InvalidGroup.NotFound", "You have specified two resources that belong to different networks.")
-    return peer.id
+    return PeerGroup(peer.id, "" if peer.account == group.account else peer.account, wanted or between[0])
 
 
 def _change(call: Call, group: SecurityGroup, changed: SecurityGroup) -> None:
@@ -131,10 +159,12 @@ def _authorize(
     egress: bool,
 ) -> Answer:
     tags = tags_at_creation(tag_specifications, "security-group-rule")["security-group-rule"]
-    read = read_permissions(permissions, egress=egress, resolve=partial(_peer_group, call, group))
+    read = read_permissions(
+        permissions, egress=egress, resolve=partial(_peer_group, call, group), find_list=partial(find_prefix_list, call)
+    )
     rules = [replace(rule, tags=tags) for rule in read]
-    _change(call, group, add_rules(group, rules))
-    return {"Return": True, "SecurityGroupRules": [show_rule(OwnedRule(group, rule)) for rule in rules]}
+    _change(call, group, add_rules(group, rules, partial(rule_weight, call)))
+    return {"Return": True, "SecurityGroupRules": [show_rule(call, OwnedRule(group, rule)) for rule in rules]}
 
 
 # --- revoke -----------------------------------------------------------------------------------------------------------
@@ -214,16 +244,16 @@ def _revoke(
     return {
         "Return": True,
         "RevokedSecurityGroupRules": [_show_revoked(group, rule) for rule in revoked],
-        "UnknownIpPermissions": show_permissions(unknown, call.account),
+        "UnknownIpPermissions": show_permissions(unknown, lambda rule: show_peer_group(call, group, rule)),
     }
 
 
-def _named_peer(call: Call, pair: Mapping[str, Any]) -> str:
-    """The id of a group that a rule to revoke names; the group itself may be gone."""
+def _named_peer(call: Call, pair: Mapping[str, Any]) -> PeerGroup:
+    """A group that a rule to revoke names; the group itself may be gone."""
     if pair.get("GroupId"):
-        return ids.check("sg", pair["GroupId"])
+        return PeerGroup(ids.check("sg", pair["GroupId"]))
     if pair.get("GroupName"):
-        return find_named_group(call, pair["GroupName"]).id
+        return PeerGroup(find_named_group(call, pair["GroupName"]).id)
     raise EC2Error("MissingParameter", "The request must contain the parameter GroupId")
 
 
@@ -307,21 +337,31 @@ def modify_security_group_rules(call: Call, *, group_id: str, security_group_rul
         changed[old.id] = _modified(call, group, old, update.get("SecurityGroupRule") or {})
     rules: tuple[Rule, ...] = ()
     for rule in changed.values():
-        rules = add_rules(replace(group, rules=rules), [rule]).rules
+        rules = add_rules(replace(group, rules=rules), [rule], partial(rule_weight, call)).rules
     _change(call, group, replace(group, rules=rules))
     return {"Return": True}
 
 
 def _modified(call: Call, group: SecurityGroup, old: Rule, given: Answer) -> Rule:
-    if given.get("PrefixListId"):
-        raise unsupported("Prefix lists are not offered here: give the ranges themselves")
-    peers = [name for name in ("CidrIpv4", "CidrIpv6", "ReferencedGroupId") if given.get(name)]
-    kind = "CidrIpv4" if old.cidr_ipv4 else "CidrIpv6" if old.cidr_ipv6 else "ReferencedGroupId"
+    present = {
+        "CidrIpv4": old.cidr_ipv4,
+        "CidrIpv6": old.cidr_ipv6,
+        "PrefixListId": old.prefix_list_id,
+        "ReferencedGroupId": old.group_id,
+    }
+    peers = [name for name in present if given.get(name)]
+    [kind] = [name for name, peer in present.items() if peer]
     if peers != [kind]:
         raise invalid_parameter("SecurityGroupRule", ", ".join(peers) or "no peer", f"{kind}, as the rule has it now")
     protocol = read_protocol(given.get("IpProtocol"))
     from_port, to_port = read_ports(protocol, given.get("FromPort"), given.get("ToPort"))
     peer = given[kind]
+    named = PeerGroup("")
+    if kind == "PrefixListId":
+        find_prefix_list(call, peer)
+    if kind == "ReferencedGroupId":
+        known = call.tx.get(SecurityGroup, peer)
+        named = _peer_group(call, group, {"GroupId": peer, "UserId": known.account if known is not None else ""})
     return replace(
         old,
         protocol=protocol,
@@ -329,7 +369,10 @@ def _modified(call: Call, group: SecurityGroup, old: Rule, given: Answer) -> Rul
         to_port=to_port,
         cidr_ipv4=read_cidr(peer) if kind == "CidrIpv4" else "",
         cidr_ipv6=read_cidr_ipv6(peer) if kind == "CidrIpv6" else "",
-        group_id=_peer_group(call, group, {"GroupId": peer}) if kind == "ReferencedGroupId" else "",
+        prefix_list_id=peer if kind == "PrefixListId" else "",
+        group_id=named.group_id,
+        group_account=named.account,
+        peering_id=named.peering_id,
         description=read_description(given.get("Description")),
     )
 
@@ -355,11 +398,9 @@ def describe_security_group_rules(call: Call, *, security_group_rule_ids: list[s
     if filters := call.params.get("Filters"):
         test = compile_filters(filters, RULE_FILTERS, lambda owned: owned.rule.tags)
         found = [owned for owned in found if test(owned)]
-    chosen, token = page(call, found, key=lambda owned: owned.rule.id)
-    answer: Answer = {"SecurityGroupRules": [show_rule(owned) for owned in chosen]}
-    if token:
-        answer["NextToken"] = token
-    return answer
+    return show_page(
+        call, "SecurityGroupRules", found, lambda owned: show_rule(call, owned), key=lambda owned: owned.rule.id
+    )
 
 
 RULE_FILTERS: Final[FilterTable] = {
@@ -368,7 +409,7 @@ RULE_FILTERS: Final[FilterTable] = {
 }
 
 
-def show_rule(owned: OwnedRule) -> Answer:
+def show_rule(call: Call, owned: OwnedRule) -> Answer:
     group, rule = owned.group, owned.rule
     shown: Answer = {
         "SecurityGroupRuleId": rule.id,
@@ -382,8 +423,13 @@ def show_rule(owned: OwnedRule) -> Answer:
         "Tags": tag_set(rule.tags),
     }
     if rule.group_id:
-        shown["ReferencedGroupInfo"] = {"GroupId": rule.group_id, "UserId": group.account, "VpcId": group.vpc_id}
-    optional = {"CidrIpv4": rule.cidr_ipv4, "CidrIpv6": rule.cidr_ipv6, "Description": rule.description}
+        shown["ReferencedGroupInfo"] = {"VpcId": group.vpc_id, **show_peer_group(call, group, rule)}
+    optional = {
+        "CidrIpv4": rule.cidr_ipv4,
+        "CidrIpv6": rule.cidr_ipv6,
+        "PrefixListId": rule.prefix_list_id,
+        "Description": rule.description,
+    }
     return shown | {name: value for name, value in optional.items() if value}
 
 
@@ -399,6 +445,7 @@ def _show_revoked(group: SecurityGroup, rule: Rule) -> Answer:
     optional = {
         "CidrIpv4": rule.cidr_ipv4,
         "CidrIpv6": rule.cidr_ipv6,
+        "PrefixListId": rule.prefix_list_id,
         "ReferencedGroupId": rule.group_id,
         "Description": rule.description,
     }

@@ -1,17 +1,28 @@
-"""Security groups: made, listed, deleted. Their rules are changed in `security_group_rules`."""
+"""Security groups: made, listed, deleted. Their rules are changed in `security_group_rules`.
+
+A rule may name a group at the other end of a peering connection. When the connection or that group is gone the rule
+stays, lets nobody in, and is stale: `security_group_references` lists such.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from orchestrator.api.operation import Answer, Call, choose, operation, page
+from orchestrator.api.operation import Answer, Call, choose, operation, show_page
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error, dependency_violation, invalid_parameter, missing_parameter
 from orchestrator.model.filters import FilterTable, Value
 from orchestrator.model.security_group import MAX_DESCRIPTION, MAX_NAME, check_words, has_ports, show_permissions
 from orchestrator.model.tags import tag_set, tags_at_creation
-from orchestrator.model.vpc import NetworkInterface, Rule, SecurityGroup, Vpc, all_outbound_rule
+from orchestrator.model.vpc import (
+    NetworkInterface,
+    PeeringConnection,
+    Rule,
+    SecurityGroup,
+    Vpc,
+    first_rules,
+)
 
 DEFAULT_NAME: Final = "default"
 MAX_GROUPS: Final = 2500  # of an account in a region
@@ -83,7 +94,7 @@ def create_security_group(
             name=name,
             description=description,
             vpc_id=vpc.id,
-            rules=(all_outbound_rule(),),
+            rules=first_rules(vpc),
         )
     )
     return {"GroupId": group.id, "SecurityGroupArn": group_arn(group), "Tags": tag_set(group.tags)}
@@ -97,17 +108,25 @@ def delete_security_group(call: Call, *, group_id: str | None = None, group_name
             "CannotDelete", f'the specified group: "{group.id}" name: "{group.name}" cannot be deleted by a user'
         )
     used = any(group.id in interface.groups for interface in call.tx.all(NetworkInterface, vpc_id=group.vpc_id))
-    referenced = any(
-        rule.group_id == group.id
-        for other in call.tx.all(SecurityGroup, vpc_id=group.vpc_id)
-        if other.id != group.id
-        for rule in other.rules
-    )
-    if used or referenced:
+    if used or any(other.id != group.id for other, _ in references(call, group)):
         raise dependency_violation(f"resource {group.id} has a dependent object")
     call.tx.delete(group)
     wake_network(call, group)
     return {"Return": True, "GroupId": group.id}
+
+
+def references(call: Call, group: SecurityGroup) -> Iterator[tuple[SecurityGroup, Rule]]:
+    """The rules that name a group, itself included: of its VPC, and of those that it is peered with now."""
+    peers = {
+        peering.id: peering.other(group.vpc_id).vpc_id
+        for peering in call.db.all(PeeringConnection, vpc_ids=group.vpc_id)
+        if peering.state == "active"
+    }
+    for vpc_id in dict.fromkeys((group.vpc_id, *peers.values())):
+        for other in call.db.all(SecurityGroup, vpc_id=vpc_id):
+            for rule in other.rules:
+                if rule.group_id == group.id and (not rule.peering_id or rule.peering_id in peers):
+                    yield other, rule
 
 
 def wake_network(call: Call, group: SecurityGroup) -> None:
@@ -130,14 +149,15 @@ def describe_security_groups(
         found += [group for group in (find_named_group(call, name) for name in group_names or ()) if group not in found]
     else:
         found = call.mine(SecurityGroup)
-    chosen, token = page(call, choose(call, found, group_filters(call)))
-    answer: Answer = {"SecurityGroups": [show_group(group) for group in chosen]}
-    if token:
-        answer["NextToken"] = token
-    return answer
+    return show_page(
+        call, "SecurityGroups", choose(call, found, group_filters(call)), lambda group: show_group(call, group)
+    )
 
 
-def show_group(group: SecurityGroup) -> Answer:
+def show_group(call: Call, group: SecurityGroup) -> Answer:
+    def show_pair(rule: Rule) -> Answer:
+        return show_peer_group(call, group, rule)
+
     return {
         "GroupId": group.id,
         "GroupName": group.name,
@@ -145,10 +165,24 @@ def show_group(group: SecurityGroup) -> Answer:
         "OwnerId": group.account,
         "VpcId": group.vpc_id,
         "SecurityGroupArn": group_arn(group),
-        "IpPermissions": show_permissions((rule for rule in group.rules if not rule.egress), group.account),
-        "IpPermissionsEgress": show_permissions((rule for rule in group.rules if rule.egress), group.account),
+        "IpPermissions": show_permissions((rule for rule in group.rules if not rule.egress), show_pair),
+        "IpPermissionsEgress": show_permissions((rule for rule in group.rules if rule.egress), show_pair),
         "Tags": tag_set(group.tags),
     }
+
+
+def show_peer_group(call: Call, group: SecurityGroup, rule: Rule) -> Answer:
+    """The group that a rule of `group` names, as UserIdGroupPair says it; more of one in another VPC."""
+    shown: Answer = {"UserId": rule.group_account or group.account, "GroupId": rule.group_id}
+    if rule.peering_id:
+        peering = call.db.get(PeeringConnection, rule.peering_id)
+        shown["VpcPeeringConnectionId"] = rule.peering_id
+        shown["PeeringStatus"] = peering.state if peering is not None else "deleted"
+        if peering is not None:
+            shown["VpcId"] = peering.other(group.vpc_id).vpc_id
+        if call.db.get(SecurityGroup, rule.group_id) is None:
+            del shown["UserId"]
+    return shown
 
 
 def group_filters(call: Call) -> FilterTable:
@@ -162,10 +196,10 @@ def group_filters(call: Call) -> FilterTable:
         "group-id": lambda group, rule: rule.group_id,
         "group-name": lambda group, rule: name_of(rule),
         "ipv6-cidr": lambda group, rule: rule.cidr_ipv6,
-        "prefix-list-id": lambda group, rule: "",
+        "prefix-list-id": lambda group, rule: rule.prefix_list_id,
         "protocol": lambda group, rule: rule.protocol,
         "to-port": lambda group, rule: str(rule.to_port) if has_ports(rule.protocol) else "",
-        "user-id": lambda group, rule: group.account if rule.group_id else "",
+        "user-id": lambda group, rule: (rule.group_account or group.account) if rule.group_id else "",
     }
 
     def over_rules(read: Callable[[SecurityGroup, Rule], str], egress: bool) -> Callable[[Any], Value]:

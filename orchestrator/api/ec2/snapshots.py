@@ -9,7 +9,7 @@ from datetime import UTC
 from typing import Final
 
 from orchestrator.api.ec2.images import AMAZON, OWNER_ALIASES, visible
-from orchestrator.api.operation import Answer, Call, choose, operation, page
+from orchestrator.api.operation import Answer, Call, choose, operation, show_page
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error, invalid_parameter
 from orchestrator.model.filters import FilterTable, boolean
@@ -44,11 +44,9 @@ def describe_snapshots(
         users = {_user(call, user) for user in restorable_by_user_ids}
         shared = public if "all" in users else set()
         found = [snapshot for snapshot in found if snapshot.account in users or snapshot.id in shared]
-    chosen, token = page(call, choose(call, found, SNAPSHOT_FILTERS))
-    answer: Answer = {"Snapshots": [show_snapshot(call, snapshot) for snapshot in chosen]}
-    if token:
-        answer["NextToken"] = token
-    return answer
+    return show_page(
+        call, "Snapshots", choose(call, found, SNAPSHOT_FILTERS), lambda snapshot: show_snapshot(call, snapshot)
+    )
 
 
 def _owner(call: Call, owner: str) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from orchestrator.api.operation import Answer, Call, operation, page
+from orchestrator.api.operation import Answer, Call, operation, show_page
 from orchestrator.model import ids
+from orchestrator.model.elastic_ip import ElasticIp
 from orchestrator.model.errors import EC2Error, invalid_parameter
 from orchestrator.model.filters import FilterTable, compile_filters
 from orchestrator.model.image import Image, Snapshot, Volume
@@ -17,13 +18,19 @@ from orchestrator.model.resource import Resource
 from orchestrator.model.tags import add_tags, check_tags
 from orchestrator.model.vpc import (
     DhcpOptions,
+    EgressOnlyInternetGateway,
+    FlowLog,
     InternetGateway,
+    NatGateway,
     NetworkAcl,
     NetworkInterface,
+    PeeringConnection,
+    PrefixList,
     RouteTable,
     SecurityGroup,
     Subnet,
     Vpc,
+    VpcEndpoint,
 )
 
 MAX_RESOURCES: Final = 1000  # of one call
@@ -48,6 +55,13 @@ TAGGABLE: Final[dict[str, Taggable]] = {
     "rtb": Taggable(RouteTable, "route-table"),
     "acl": Taggable(NetworkAcl, "network-acl"),
     "dopt": Taggable(DhcpOptions, "dhcp-options"),
+    "eipalloc": Taggable(ElasticIp, "elastic-ip"),
+    "eigw": Taggable(EgressOnlyInternetGateway, "egress-only-internet-gateway"),
+    "nat": Taggable(NatGateway, "natgateway"),
+    "pcx": Taggable(PeeringConnection, "vpc-peering-connection"),
+    "pl": Taggable(PrefixList, "prefix-list"),
+    "vpce": Taggable(VpcEndpoint, "vpc-endpoint"),
+    "fl": Taggable(FlowLog, "vpc-flow-log"),
 }
 RULE_TYPE: Final = "security-group-rule"  # a rule is a part of its group, and yet has tags of its own
 
@@ -97,6 +111,9 @@ def _change_each(call: Call, resource_ids: list[str], change: Change) -> None:
         if prefixes[resource_id] == "sgr":
             _change_rule(call, resource_id, change)
             continue
+        if prefixes[resource_id] == "pcx":
+            _change_peering(call, resource_id, change)
+            continue
         resource = call.find(TAGGABLE[prefixes[resource_id]].kind, prefixes[resource_id], resource_id)
         tags = change(resource.tags)
         if tags != resource.tags:
@@ -121,6 +138,17 @@ def _change_rule(call: Call, rule_id: str, change: Change) -> None:
     raise ids.missing("sgr", [rule_id])
 
 
+def _change_peering(call: Call, peering_id: str, change: Change) -> None:
+    """Either side's own tags."""
+    peering = call.tx.get(PeeringConnection, peering_id)
+    if peering is None or not peering.is_of(call.account, call.region):
+        raise ids.missing("pcx", [peering_id])
+    old = peering.tags_of(call.account, call.region)
+    tags = change(old)
+    if tags != old:
+        call.tx.put(peering.with_tags(call.account, call.region, tags))
+
+
 # --- DescribeTags -----------------------------------------------------------------------------------------------------
 
 
@@ -138,23 +166,29 @@ def describe_tags(call: Call) -> Answer:
     if filters := call.params.get("Filters"):
         test = compile_filters(filters, TAG_FILTERS, lambda tag: {tag.key: tag.value})
         tags = [tag for tag in tags if test(tag)]
-    chosen, token = page(call, tags, key=lambda tag: f"{tag.resource_id}/{tag.key}")
-    answer: Answer = {
-        "Tags": [
-            {"ResourceId": tag.resource_id, "ResourceType": tag.resource_type, "Key": tag.key, "Value": tag.value}
-            for tag in chosen
-        ]
-    }
-    if token:
-        answer["NextToken"] = token
-    return answer
+    return show_page(
+        call,
+        "Tags",
+        tags,
+        lambda tag: {
+            "ResourceId": tag.resource_id,
+            "ResourceType": tag.resource_type,
+            "Key": tag.key,
+            "Value": tag.value,
+        },
+        key=lambda tag: f"{tag.resource_id}/{tag.key}",
+    )
 
 
 def _all_tags(call: Call) -> Iterator[Tag]:
     for taggable in TAGGABLE.values():
-        for resource in call.mine(taggable.kind):
+        for resource in [] if taggable.kind is PeeringConnection else call.mine(taggable.kind):
             for key, value in resource.tags.items():
                 yield Tag(resource.id, taggable.resource_type, key, value)
+    for peering in call.db.all(PeeringConnection):
+        if peering.is_of(call.account, call.region):
+            for key, value in peering.tags_of(call.account, call.region).items():
+                yield Tag(peering.id, TAGGABLE["pcx"].resource_type, key, value)
     for group in call.mine(SecurityGroup):
         for rule in group.rules:
             for key, value in rule.tags.items():

@@ -1,55 +1,241 @@
-"""VPCs and what stands around one: route tables, internet gateways, network ACLs, DHCP options."""
+"""VPCs: made, changed, listed, deleted. `vpc_cidrs` changes their ranges, `default_networks` makes default ones.
+
+A VPC comes with a default security group, a main route table and a default network ACL, and takes them with it. It
+goes only when nothing else is in it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
+from orchestrator.api.ec2.security_groups import DEFAULT_NAME
 from orchestrator.api.operation import Answer, Call, describe, operation
-from orchestrator.model.errors import one_of
+from orchestrator.model import ids
+from orchestrator.model.errors import EC2Error, dependency_violation, invalid_parameter, missing_parameter, one_of
 from orchestrator.model.filters import FilterTable, boolean
-from orchestrator.model.tags import tag_set
+from orchestrator.model.flow_log import delete_flow_logs
+from orchestrator.model.resource import Resource
+from orchestrator.model.tags import tag_set, tags_at_creation
 from orchestrator.model.vpc import (
-    AclEntry,
+    CidrAssociation,
     DhcpOptions,
+    EgressOnlyInternetGateway,
     InternetGateway,
+    NatGateway,
     NetworkAcl,
-    Route,
+    NetworkInterface,
+    PeeringConnection,
     RouteTable,
+    SecurityGroup,
+    Subnet,
     Vpc,
+    VpcEndpoint,
+    default_options,
+    furnish,
 )
+from orchestrator.model.vpc_cidr import free_ipv6_cidr, read_vpc_cidr
 
-PROTOCOL_NUMBERS: Final = {"icmp": "1", "tcp": "6", "udp": "17", "icmpv6": "58"}
-LARGEST_ROUTE_TABLE_PAGE: Final = 100
+TENANCIES: Final = ("default", "dedicated")
 
-
-def _never(*names: str) -> dict[str, Any]:
-    """Documented filters on what there is none of here: they match nothing."""
-    return {name: lambda resource: None for name in names}
+# --- create -----------------------------------------------------------------------------------------------------------
 
 
-# --- VPCs -------------------------------------------------------------------------------------------------------------
+@operation("CreateVpc", writes=True)
+def create_vpc(
+    call: Call,
+    *,
+    cidr_block: str | None = None,
+    instance_tenancy: str | None = None,
+    amazon_provided_ipv6_cidr_block: bool | None = None,
+    ipv6_cidr_block_network_border_group: str | None = None,
+    tag_specifications: list[Answer] | None = None,
+) -> Answer:
+    if not cidr_block:
+        raise missing_parameter("cidrBlock")
+    tags = tags_at_creation(tag_specifications, "vpc")["vpc"]
+    check_border_group(call, ipv6_cidr_block_network_border_group, bool(amazon_provided_ipv6_cidr_block))
+    vpc = Vpc(
+        id=ids.mint("vpc"),
+        account=call.account,
+        region=call.region,
+        created=call.now,
+        tags=tags,
+        cidr=str(read_vpc_cidr(cidr_block)),
+        ipv6_cidrs=(new_ipv6_association(call),) if amazon_provided_ipv6_cidr_block else (),
+        dhcp_options_id=region_options(call).id,
+        tenancy=one_of("InstanceTenancy", instance_tenancy or "default", TENANCIES),
+    )
+    vpc = call.tx.put(vpc)
+    call.tx.put_all(furnish(vpc))
+    return {"Vpc": show_vpc(call, vpc)}
 
 
-def _association_id(vpc: Vpc) -> str:
-    """Of the VPC's one range: a VPC has no row for it, so the id follows from the VPC's."""
+def check_border_group(call: Call, given: str | None, amazon_provided: bool) -> None:
+    """A region is one border group here, as most of Amazon's are."""
+    if given is None:
+        return
+    if not amazon_provided:
+        message = "Ipv6CidrBlockNetworkBorderGroup needs AmazonProvidedIpv6CidrBlock"
+        raise EC2Error("InvalidParameterCombination", message)
+    if given != call.region:
+        raise invalid_parameter("Ipv6CidrBlockNetworkBorderGroup", given, call.region)
+
+
+def new_ipv6_association(call: Call) -> CidrAssociation:
+    """A /56 that no VPC of the deployment has, of whatever account and region."""
+    taken = [each.cidr for vpc in call.tx.all(Vpc) for each in vpc.ipv6_cidrs]
+    return CidrAssociation(id=ids.mint("vpc-cidr-assoc"), cidr=free_ipv6_cidr(call.settings.ipv6_range, taken))
+
+
+def region_options(call: Call) -> DhcpOptions:
+    """The DHCP options that a new VPC has: those that the region began with, made again when they were deleted."""
+    said = default_options(call.region)
+    for options in sorted(call.mine(DhcpOptions), key=lambda options: (options.created, options.id)):
+        if options.options == said:
+            return options
+    return call.tx.put(
+        DhcpOptions(id=ids.mint("dopt"), account=call.account, region=call.region, created=call.now, options=said)
+    )
+
+
+# --- delete -----------------------------------------------------------------------------------------------------------
+
+
+@operation("DeleteVpc", writes=True)
+def delete_vpc(call: Call, *, vpc_id: str) -> Answer:
+    vpc = call.find(Vpc, "vpc", vpc_id)
+    left = _left_in(call, vpc)
+    if left:
+        raise dependency_violation(
+            f"The vpc '{vpc.id}' has dependencies and cannot be deleted. Delete or detach first: {', '.join(left)}"
+        )
+    for kind in (SecurityGroup, RouteTable, NetworkAcl):
+        for row in call.tx.all(kind, vpc_id=vpc.id):
+            call.tx.delete(row)
+    for peering in call.tx.all(PeeringConnection, vpc_ids=vpc.id):
+        if peering.state == "pending-acceptance":
+            message = f"The vpc '{vpc.id}' was deleted"
+            call.tx.wake(call.tx.put(replace(peering, state="deleted", message=message, ended_at=call.now)))
+    delete_flow_logs(call.tx, vpc.id)
+    call.tx.delete(vpc)
+    call.tx.wake(vpc)
+    return {}
+
+
+def _left_in(call: Call, vpc: Vpc) -> list[str]:
+    """The ids of what must go before the VPC can, the first ten."""
+    rows: list[Resource] = []
+    kinds: tuple[type[Resource], ...] = (
+        NetworkInterface,
+        Subnet,
+        InternetGateway,
+        EgressOnlyInternetGateway,
+        VpcEndpoint,
+    )
+    for kind in kinds:
+        rows += call.tx.all(kind, vpc_id=vpc.id)
+    rows += [nat for nat in call.tx.all(NatGateway, vpc_id=vpc.id) if nat.state not in ("deleted", "failed")]
+    rows += [group for group in call.tx.all(SecurityGroup, vpc_id=vpc.id) if group.name != DEFAULT_NAME]
+    rows += [table for table in call.tx.all(RouteTable, vpc_id=vpc.id) if not table.main_association_id]
+    rows += [acl for acl in call.tx.all(NetworkAcl, vpc_id=vpc.id) if not acl.is_default]
+    rows += [peering for peering in call.tx.all(PeeringConnection, vpc_ids=vpc.id) if peering.state == "active"]
+    return [row.id for row in rows[:10]]
+
+
+# --- change -----------------------------------------------------------------------------------------------------------
+
+
+@operation("ModifyVpcAttribute", writes=True)
+def modify_vpc_attribute(
+    call: Call,
+    *,
+    vpc_id: str,
+    enable_dns_support: Answer | None = None,
+    enable_dns_hostnames: Answer | None = None,
+    enable_network_address_usage_metrics: Answer | None = None,
+) -> Answer:
+    vpc = call.find(Vpc, "vpc", vpc_id)
+    field, value = only_attribute(
+        {
+            "enable_dns_support": enable_dns_support,
+            "enable_dns_hostnames": enable_dns_hostnames,
+            "enable_network_address_usage_metrics": enable_network_address_usage_metrics,
+        }
+    )
+    if field == "enable_dns_hostnames" and value and not vpc.enable_dns_support:
+        raise EC2Error("InvalidParameterValue", "DNS hostnames need DNS support: set enableDnsSupport first")
+    if getattr(vpc, field) != value:
+        changed: dict[str, Any] = {field: value}
+        wake_with_peers(call, call.tx.put(replace(vpc, **changed)))
+    return {}
+
+
+def only_attribute(given: Mapping[str, Answer | None]) -> tuple[str, Any]:
+    """The one attribute that a request sets, of those that it may."""
+    chosen = {name: value.get("Value") for name, value in given.items() if value is not None}
+    if len(chosen) > 1:
+        raise EC2Error(
+            "InvalidParameterCombination", f"Only one attribute can be modified at a time; got {', '.join(chosen)}"
+        )
+    for name, value in chosen.items():
+        if value is None:
+            raise missing_parameter(f"{name}.Value")
+        return name, value
+    raise EC2Error("MissingParameter", f"The request must contain one of {', '.join(given)}")
+
+
+@operation("ModifyVpcTenancy", writes=True)
+def modify_vpc_tenancy(call: Call, *, vpc_id: str, instance_tenancy: str) -> Answer:
+    """From dedicated to default; there is no way back."""
+    vpc = call.find(Vpc, "vpc", vpc_id)
+    one_of("InstanceTenancy", instance_tenancy, ["default"])
+    if vpc.tenancy != "default":
+        call.tx.put(replace(vpc, tenancy="default"))
+    return {"ReturnValue": True}
+
+
+def wake_vpcs(call: Call, *vpc_ids: str) -> None:
+    """Have these VPCs look at their rows again; those that are gone too, so that they leave the host."""
+    for vpc_id in vpc_ids:
+        vpc = call.tx.get(Vpc, vpc_id)
+        if vpc is not None:
+            call.tx.wake(vpc)
+
+
+def wake_with_peers(call: Call, vpc: Vpc) -> None:
+    """What a VPC is called and where it reaches matters to those that it is peered with."""
+    call.tx.wake(vpc)
+    for peering in call.tx.all(PeeringConnection, vpc_ids=vpc.id):
+        if peering.state == "active":
+            wake_vpcs(call, peering.other(vpc.id).vpc_id)
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def primary_association_id(vpc: Vpc) -> str:
+    """Of the VPC's first range: there is no row for it, so the id follows from the VPC's."""
     return "vpc-cidr-assoc-" + vpc.id.removeprefix("vpc-")
 
 
+def ipv4_associations(vpc: Vpc) -> list[CidrAssociation]:
+    return [CidrAssociation(id=primary_association_id(vpc), cidr=vpc.cidr), *vpc.more_cidrs]
+
+
 VPC_FILTERS: Final[FilterTable] = {
-    **_never(
-        "ipv6-cidr-block-association.ipv6-cidr-block",
-        "ipv6-cidr-block-association.ipv6-pool",
-        "ipv6-cidr-block-association.association-id",
-        "ipv6-cidr-block-association.state",
-    ),
     "cidr": lambda vpc: vpc.cidr,
     "cidr-block": lambda vpc: vpc.cidr,
     "cidrBlock": lambda vpc: vpc.cidr,
-    "cidr-block-association.cidr-block": lambda vpc: vpc.cidr,
-    "cidr-block-association.association-id": _association_id,
+    "cidr-block-association.cidr-block": lambda vpc: vpc.cidrs,
+    "cidr-block-association.association-id": lambda vpc: [each.id for each in ipv4_associations(vpc)],
     "cidr-block-association.state": lambda vpc: "associated",
-    "dhcp-options-id": lambda vpc: vpc.dhcp_options_id,
+    "dhcp-options-id": lambda vpc: vpc.dhcp_options_id or "default",
+    "ipv6-cidr-block-association.ipv6-cidr-block": lambda vpc: [each.cidr for each in vpc.ipv6_cidrs],
+    "ipv6-cidr-block-association.ipv6-pool": lambda vpc: "Amazon" if vpc.ipv6_cidrs else None,
+    "ipv6-cidr-block-association.association-id": lambda vpc: [each.id for each in vpc.ipv6_cidrs],
+    "ipv6-cidr-block-association.state": lambda vpc: "associated" if vpc.ipv6_cidrs else None,
     "is-default": lambda vpc: boolean(vpc.is_default),
     "isDefault": lambda vpc: boolean(vpc.is_default),
     "owner-id": lambda vpc: vpc.account,
@@ -65,19 +251,33 @@ def show_vpc(call: Call, vpc: Vpc) -> Answer:
         "OwnerId": vpc.account,
         "State": vpc.state,
         "CidrBlock": vpc.cidr,
-        "CidrBlockAssociationSet": [
-            {
-                "AssociationId": _association_id(vpc),
-                "CidrBlock": vpc.cidr,
-                "CidrBlockState": {"State": "associated"},
-            }
-        ],
-        "Ipv6CidrBlockAssociationSet": [],
+        "CidrBlockAssociationSet": [show_association(each) for each in ipv4_associations(vpc)],
+        "Ipv6CidrBlockAssociationSet": [show_ipv6_association(vpc, each) for each in vpc.ipv6_cidrs],
         "DhcpOptionsId": vpc.dhcp_options_id or "default",
         "InstanceTenancy": vpc.tenancy,
         "IsDefault": vpc.is_default,
         "BlockPublicAccessStates": {"InternetGatewayBlockMode": "off"},
         "Tags": tag_set(vpc.tags),
+    }
+
+
+def show_association(association: CidrAssociation, state: str = "associated") -> Answer:
+    return {
+        "AssociationId": association.id,
+        "CidrBlock": association.cidr,
+        "CidrBlockState": {"State": state},
+    }
+
+
+def show_ipv6_association(vpc: Vpc, association: CidrAssociation, state: str = "associated") -> Answer:
+    return {
+        "AssociationId": association.id,
+        "Ipv6CidrBlock": association.cidr,
+        "Ipv6CidrBlockState": {"State": state},
+        "NetworkBorderGroup": vpc.region,
+        "Ipv6Pool": "Amazon",
+        "Ipv6AddressAttribute": "public",
+        "IpSource": "amazon",
     }
 
 
@@ -87,209 +287,10 @@ def describe_vpc_attribute(call: Call, *, vpc_id: str, attribute: str) -> Answer
     attributes = {
         "enableDnsSupport": ("EnableDnsSupport", vpc.enable_dns_support),
         "enableDnsHostnames": ("EnableDnsHostnames", vpc.enable_dns_hostnames),
-        "enableNetworkAddressUsageMetrics": ("EnableNetworkAddressUsageMetrics", False),
+        "enableNetworkAddressUsageMetrics": (
+            "EnableNetworkAddressUsageMetrics",
+            vpc.enable_network_address_usage_metrics,
+        ),
     }
     member, value = attributes[one_of("Attribute", attribute, attributes)]
     return {"VpcId": vpc.id, member: {"Value": value}}
-
-
-# --- internet gateways ------------------------------------------------------------------------------------------------
-
-GATEWAY_FILTERS: Final[FilterTable] = {
-    "attachment.state": lambda gateway: "available" if gateway.vpc_id else None,
-    "attachment.vpc-id": lambda gateway: gateway.vpc_id or None,
-    "internet-gateway-id": lambda gateway: gateway.id,
-    "owner-id": lambda gateway: gateway.account,
-}
-
-
-@describe(
-    "DescribeInternetGateways",
-    kind=InternetGateway,
-    answer="InternetGateways",
-    ids_parameter="InternetGatewayIds",
-    prefix="igw",
-    filters=GATEWAY_FILTERS,
-)
-def show_internet_gateway(call: Call, gateway: InternetGateway) -> Answer:
-    return {
-        "InternetGatewayId": gateway.id,
-        "OwnerId": gateway.account,
-        "Attachments": [{"VpcId": gateway.vpc_id, "State": "available"}] if gateway.vpc_id else [],
-        "Tags": tag_set(gateway.tags),
-    }
-
-
-# --- route tables -----------------------------------------------------------------------------------------------------
-
-MAIN_ONLY: Final = "true"  # every association here makes a table its VPC's main one
-
-
-def _origin(route: Route) -> str:
-    return "CreateRouteTable" if route.target == "local" else "CreateRoute"
-
-
-ROUTE_TABLE_FILTERS: Final[FilterTable] = {
-    **_never(
-        "association.gateway-id",
-        "association.subnet-id",
-        "route.destination-ipv6-cidr-block",
-        "route.destination-prefix-list-id",
-        "route.egress-only-internet-gateway-id",
-        "route.instance-id",
-        "route.nat-gateway-id",
-        "route.transit-gateway-id",
-        "route.vpc-peering-connection-id",
-    ),
-    "association.main": lambda table: MAIN_ONLY if table.main_association_id else None,
-    "association.route-table-association-id": lambda table: table.main_association_id or None,
-    "association.route-table-id": lambda table: table.id if table.main_association_id else None,
-    "owner-id": lambda table: table.account,
-    "route-table-id": lambda table: table.id,
-    "route.destination-cidr-block": lambda table: [route.destination for route in table.routes],
-    "route.gateway-id": lambda table: [route.target for route in table.routes],
-    "route.origin": lambda table: [_origin(route) for route in table.routes],
-    "route.state": lambda table: [route.state for route in table.routes],
-    "vpc-id": lambda table: table.vpc_id,
-}
-
-
-@describe(
-    "DescribeRouteTables",
-    kind=RouteTable,
-    answer="RouteTables",
-    ids_parameter="RouteTableIds",
-    prefix="rtb",
-    filters=ROUTE_TABLE_FILTERS,
-    largest=LARGEST_ROUTE_TABLE_PAGE,
-)
-def show_route_table(call: Call, table: RouteTable) -> Answer:
-    associations = [
-        {
-            "Main": True,
-            "RouteTableAssociationId": table.main_association_id,
-            "RouteTableId": table.id,
-            "AssociationState": {"State": "associated"},
-        }
-    ]
-    return {
-        "RouteTableId": table.id,
-        "OwnerId": table.account,
-        "VpcId": table.vpc_id,
-        "Associations": associations if table.main_association_id else [],
-        "PropagatingVgws": [],
-        "Routes": [
-            {
-                "DestinationCidrBlock": route.destination,
-                "GatewayId": route.target,
-                "Origin": _origin(route),
-                "State": route.state,
-            }
-            for route in table.routes
-        ],
-        "Tags": tag_set(table.tags),
-    }
-
-
-# --- network ACLs -----------------------------------------------------------------------------------------------------
-
-
-def _ports(entry: AclEntry) -> tuple[int, int] | None:
-    return (entry.from_port, entry.to_port) if entry.protocol in ("6", "17", "tcp", "udp") else None
-
-
-def _icmp(entry: AclEntry) -> tuple[int, int] | None:
-    """Type and code, which a rule keeps where others have ports."""
-    return (entry.from_port, entry.to_port) if entry.protocol in ("1", "58", "icmp", "icmpv6") else None
-
-
-def _each(acl: NetworkAcl, pairs: Any, position: int) -> Iterator[str]:
-    return (str(pair[position]) for pair in map(pairs, acl.entries) if pair is not None)
-
-
-ACL_FILTERS: Final[FilterTable] = {
-    **_never("entry.ipv6-cidr"),
-    "association.association-id": lambda acl: list(acl.associations),
-    "association.network-acl-id": lambda acl: acl.id if acl.associations else None,
-    "association.subnet-id": lambda acl: list(acl.associations.values()),
-    "default": lambda acl: boolean(acl.is_default),
-    "entry.cidr": lambda acl: [entry.cidr for entry in acl.entries],
-    "entry.icmp.type": lambda acl: list(_each(acl, _icmp, 0)),
-    "entry.icmp.code": lambda acl: list(_each(acl, _icmp, 1)),
-    "entry.port-range.from": lambda acl: list(_each(acl, _ports, 0)),
-    "entry.port-range.to": lambda acl: list(_each(acl, _ports, 1)),
-    "entry.protocol": lambda acl: [PROTOCOL_NUMBERS.get(entry.protocol, entry.protocol) for entry in acl.entries],
-    "entry.rule-action": lambda acl: [entry.action for entry in acl.entries],
-    "entry.egress": lambda acl: [boolean(entry.egress) for entry in acl.entries],
-    "entry.rule-number": lambda acl: [str(entry.number) for entry in acl.entries],
-    "network-acl-id": lambda acl: acl.id,
-    "owner-id": lambda acl: acl.account,
-    "vpc-id": lambda acl: acl.vpc_id,
-}
-
-
-@describe(
-    "DescribeNetworkAcls",
-    kind=NetworkAcl,
-    answer="NetworkAcls",
-    ids_parameter="NetworkAclIds",
-    prefix="acl",
-    filters=ACL_FILTERS,
-)
-def show_network_acl(call: Call, acl: NetworkAcl) -> Answer:
-    return {
-        "NetworkAclId": acl.id,
-        "OwnerId": acl.account,
-        "VpcId": acl.vpc_id,
-        "IsDefault": acl.is_default,
-        "Associations": [
-            {"NetworkAclAssociationId": association, "NetworkAclId": acl.id, "SubnetId": subnet_id}
-            for association, subnet_id in acl.associations.items()
-        ],
-        "Entries": [_show_entry(entry) for entry in acl.entries],
-        "Tags": tag_set(acl.tags),
-    }
-
-
-def _show_entry(entry: AclEntry) -> Answer:
-    shown: Answer = {
-        "RuleNumber": entry.number,
-        "Egress": entry.egress,
-        "Protocol": PROTOCOL_NUMBERS.get(entry.protocol, entry.protocol),
-        "RuleAction": entry.action,
-        "CidrBlock": entry.cidr,
-    }
-    if ports := _ports(entry):
-        shown["PortRange"] = {"From": ports[0], "To": ports[1]}
-    if icmp := _icmp(entry):
-        shown["IcmpTypeCode"] = {"Type": icmp[0], "Code": icmp[1]}
-    return shown
-
-
-# --- DHCP options -----------------------------------------------------------------------------------------------------
-
-DHCP_FILTERS: Final[FilterTable] = {
-    "dhcp-options-id": lambda options: options.id,
-    "key": lambda options: list(options.options),
-    "value": lambda options: [value for values in options.options.values() for value in values],
-    "owner-id": lambda options: options.account,
-}
-
-
-@describe(
-    "DescribeDhcpOptions",
-    kind=DhcpOptions,
-    answer="DhcpOptions",
-    ids_parameter="DhcpOptionsIds",
-    prefix="dopt",
-    filters=DHCP_FILTERS,
-)
-def show_dhcp_options(call: Call, options: DhcpOptions) -> Answer:
-    return {
-        "DhcpOptionsId": options.id,
-        "OwnerId": options.account,
-        "DhcpConfigurations": [
-            {"Key": key, "Values": [{"Value": value} for value in values]} for key, values in options.options.items()
-        ],
-        "Tags": tag_set(options.tags),
-    }

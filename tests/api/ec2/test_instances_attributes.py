@@ -128,6 +128,35 @@ def test_another_type_brings_its_own_processors_and_credits(api):
     assert api.get(Instance, one).cpu_credits == "unlimited"
 
 
+def attach_another(api, instance_id, **params):
+    (primary,) = api.store.all(NetworkInterface, instance_id=instance_id)
+    made = api.call("CreateNetworkInterface", SubnetId=primary.subnet_id, **params)["NetworkInterface"]
+    given = {"NetworkInterfaceId": made["NetworkInterfaceId"], "InstanceId": instance_id, "DeviceIndex": 1}
+    api.call("AttachNetworkInterface", **given)
+
+
+def test_another_type_must_hold_the_interfaces(api):
+    (one,) = api.launch(InstanceType="m5.large")
+    attach_another(api, one, SecondaryPrivateIpAddressCount=4)
+    api.settle(one, State.STOPPED)
+
+    def refused(name):
+        return api.refused("ModifyInstanceAttribute", InstanceId=one, InstanceType={"Value": name}).code
+
+    assert refused("t3.nano") == "PrivateIpAddressLimitExceeded"  # two interfaces with two addresses
+    attach = api.call("CreateNetworkInterface", SubnetId=api.get(Instance, one).subnet_id)["NetworkInterface"]
+    given = {"NetworkInterfaceId": attach["NetworkInterfaceId"], "InstanceId": one, "DeviceIndex": 2}
+    api.call("AttachNetworkInterface", **given)
+    assert refused("t3.nano") == "AttachmentLimitExceeded"
+
+
+def test_with_several_interfaces_one_must_be_named(api, one, refused):
+    attach_another(api, one)
+    assert refused(SourceDestCheck={"Value": False}) == "InvalidInstanceID"
+    (primary, _) = api.store.all(NetworkInterface, instance_id=one)
+    assert refused(Groups=list(primary.groups)) == "InvalidInstanceID"
+
+
 def test_groups(api, one, read, modify, refused):
     vpc_id = api.get(Instance, one).vpc_id
     group = SecurityGroup(

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.api.protocol import Fragment
+from orchestrator.model.elastic_ip import ElasticIp
 from orchestrator.model.image import Image, Volume
 from orchestrator.model.instance import Instance, Reason
 from orchestrator.model.lifecycle import State
@@ -158,6 +159,11 @@ def test_kept_text_follows_every_row_that_it_shows(api):
         (interface,) = api.store.all(NetworkInterface, instance_id=target)
         api.change(interface, public_ip="203.0.113.200")
         assert shown(target)["PublicIpAddress"] == "203.0.113.200"
+        address = elastic(api, interface)
+        assert shown(target)["PublicIpAddress"] == address.public_ip
+        with api.store.write() as tx:
+            tx.delete(address)
+        assert shown(target)["PublicIpAddress"] == "203.0.113.200"
         (volume,) = api.store.all(Volume, instance_id=target)
         api.change(volume, attachment=replace(volume.attachment, delete_on_termination=False))
         assert shown(target)["BlockDeviceMappings"][0]["Ebs"]["DeleteOnTermination"] is False
@@ -168,6 +174,105 @@ def test_kept_text_follows_every_row_that_it_shows(api):
         assert bool(shown(target)["PublicDnsName"]) is not vpc.enable_dns_hostnames
         api.settle(target, State.TERMINATED)
         assert shown(target)["NetworkInterfaces"] == []
+
+
+def elastic(api, interface, private_ip=""):
+    """An Elastic IP for an address of the interface."""
+    address = ElasticIp(
+        id="eipalloc-00000000000000001",
+        account=api.account,
+        region=api.region,
+        created=api.now,
+        public_ip="203.0.113.210",
+        interface_id=interface.id,
+        private_ip=private_ip,
+        association_id="eipassoc-00000000000000001",
+    )
+    api.put(address)
+    return address
+
+
+def with_everything(api):
+    """Two instances; the first has a second interface and on its first all that one can have."""
+    first, second = api.launch(2, InstanceType="t3.micro")
+    (interface,) = api.store.all(NetworkInterface, instance_id=first)
+    interface = api.change(
+        interface,
+        more_private_ips=("172.31.0.100",),
+        prefixes=("172.31.1.0/28",),
+        ipv6_addresses=("2001:db8:ec00::5",),
+        tags={"Name": "front"},
+    )
+    made = api.call("CreateNetworkInterface", SubnetId=interface.subnet_id, Description="second")["NetworkInterface"]
+    attached = {"NetworkInterfaceId": made["NetworkInterfaceId"], "InstanceId": first, "DeviceIndex": 1}
+    api.call("AttachNetworkInterface", **attached)
+    elastic(api, interface, "172.31.0.100")
+    return first, second
+
+
+def test_all_interfaces_and_addresses(api):
+    (first, _) = with_everything(api)
+    (shown,) = described(api, InstanceIds=[first])
+    primary, second = shown["NetworkInterfaces"]
+    assert [each["Attachment"]["DeviceIndex"] for each in (primary, second)] == [0, 1]
+    assert second["Attachment"]["Status"] == "attaching" and second["Description"] == "second"
+    assert set(primary["Attachment"]) == {
+        "AttachTime",
+        "AttachmentId",
+        "DeleteOnTermination",
+        "DeviceIndex",
+        "NetworkCardIndex",
+        "Status",
+    }
+    one, other = primary["PrivateIpAddresses"]
+    assert (one["Primary"], other["Primary"]) == (True, False)
+    assert one["Association"]["PublicIp"] == shown["PublicIpAddress"] and one["Association"]["IpOwnerId"] == "amazon"
+    assert other["Association"] == {
+        "IpOwnerId": api.account,
+        "PublicIp": "203.0.113.210",
+        "PublicDnsName": "ec2-203-0-113-210.compute-1.amazonaws.com",
+    }
+    assert primary["Ipv6Addresses"] == [{"Ipv6Address": "2001:db8:ec00::5", "IsPrimaryIpv6": False}]
+    assert primary["Ipv4Prefixes"] == [{"Ipv4Prefix": "172.31.1.0/28"}]
+    assert shown["Ipv6Address"] == "2001:db8:ec00::5"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ipv6-address", "2001:db8:ec00::5"),
+        ("network-interface.addresses.association.allocation-id", "eipalloc-00000000000000001"),
+        ("network-interface.addresses.association.association-id", "eipassoc-00000000000000001"),
+        ("network-interface.addresses.association.ip-owner-id", "111122223333"),
+        ("network-interface.addresses.association.public-dns-name", "ec2-203-0-113-210.*"),
+        ("network-interface.addresses.association.public-ip", "203.0.113.210"),
+        ("network-interface.addresses.primary", "false"),
+        ("network-interface.addresses.private-dns-name", "ip-172-31-0-100.*"),
+        ("network-interface.addresses.private-ip-address", "172.31.0.100"),
+        ("network-interface.association.allocation-id", "eipalloc-00000000000000001"),
+        ("network-interface.attachment.device-index", "1"),
+        ("network-interface.attachment.status", "attaching"),
+        ("network-interface.description", "second"),
+        ("network-interface.ipv4-prefixes.ipv4-prefix", "172.31.1.0/28"),
+        ("network-interface.ipv6-address", "2001:db8:ec00::5"),
+        ("network-interface.ipv6-addresses.ipv6-address", "2001:db8:ec00::5"),
+        ("network-interface.ipv6-addresses.is-primary-ipv6", "false"),
+        ("network-interface.tag-key", "Name"),
+        ("network-interface.tag-value", "front"),
+    ],
+)
+def test_filters_on_interfaces(api, name, value):
+    (first, _) = with_everything(api)
+    assert ids_of(api, name, value) == {first}
+    assert ids_of(api, name, "no" + value) == set()
+
+
+def test_ip_address_filter_sees_the_elastic_ip(api):
+    first, _ = api.launch(2, InstanceType="t3.micro")
+    (interface,) = api.store.all(NetworkInterface, instance_id=first)
+    elastic(api, interface)
+    assert ids_of(api, "ip-address", "203.0.113.210") == {first}
+    assert ids_of(api, "dns-name", "ec2-203-0-113-210.*") == {first}
 
 
 def test_unchanged_instances_are_not_built_again(api, monkeypatch):

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.model.errors import EC2Error
 from orchestrator.model.image import BlockDevice, ImageAlias, Layer, Snapshot, Volume
 from orchestrator.model.instance import Instance
 from orchestrator.model.lifecycle import State
 from orchestrator.model.resource import EVERY_REGION
-from orchestrator.model.vpc import NetworkInterface, SecurityGroup, Subnet, Vpc
+from orchestrator.model.vpc import CidrAssociation, NetworkInterface, SecurityGroup, Subnet, Vpc
 
 ONE = {"MinCount": 1, "MaxCount": 1}
 
@@ -450,10 +451,31 @@ def test_one_interface_in_the_request(api, run):
     [
         ([{"Description": "which?"}], "MissingParameter"),
         ([{"DeviceIndex": 1}], "InvalidParameterValue"),
-        ([{"DeviceIndex": 0}, {"DeviceIndex": 1}], "UnsupportedOperation"),
-        ([{"DeviceIndex": 0, "NetworkInterfaceId": "eni-00000000000000000"}], "UnsupportedOperation"),
-        ([{"DeviceIndex": 0, "SecondaryPrivateIpAddressCount": 2}], "UnsupportedOperation"),
+        ([{"DeviceIndex": -1}], "InvalidParameterValue"),
+        ([{"DeviceIndex": 0}, {"DeviceIndex": 0}], "InvalidParameterValue"),
+        ([{"DeviceIndex": 0}, {"DeviceIndex": 2}], "InvalidParameterValue"),  # a t3.micro has two
+        ([{"DeviceIndex": 0}, {"DeviceIndex": 1}, {"DeviceIndex": 2}], "AttachmentLimitExceeded"),
+        ([{"DeviceIndex": 0, "NetworkInterfaceId": "eni"}], "InvalidNetworkInterfaceID.Malformed"),
+        ([{"DeviceIndex": 0, "NetworkInterfaceId": "eni-00000000000000000"}], "InvalidNetworkInterfaceID.NotFound"),
+        ([{"DeviceIndex": 0, "SecondaryPrivateIpAddressCount": 2}], "InvalidInterface.IpAddressLimitExceeded"),
+        ([{"DeviceIndex": 0, "Ipv4PrefixCount": 2}], "InvalidInterface.IpAddressLimitExceeded"),
+        ([{"DeviceIndex": 0, "Ipv6AddressCount": 3}], "InvalidInterface.IpAddressLimitExceeded"),
+        ([{"DeviceIndex": 0, "Ipv6AddressCount": 1}], "InvalidParameterValue"),  # the subnet has no range
+        ([{"DeviceIndex": 0, "Ipv6PrefixCount": 1}], "UnsupportedOperation"),
         ([{"DeviceIndex": 0, "InterfaceType": "efa"}], "UnsupportedOperation"),
+        ([{"DeviceIndex": 0, "NetworkCardIndex": 1}], "UnsupportedOperation"),
+        ([{"DeviceIndex": 0, "PrimaryIpv6": True}], "UnsupportedOperation"),
+        ([{"DeviceIndex": 0, "AssociateCarrierIpAddress": True}], "UnsupportedOperation"),
+        ([{"DeviceIndex": 0, "Description": "x" * 256}], "InvalidParameterValue"),
+        ([{"DeviceIndex": 0}, {"DeviceIndex": 1, "AssociatePublicIpAddress": True}], "InvalidParameterCombination"),
+        ([{"DeviceIndex": 0, "AssociatePublicIpAddress": True}, {"DeviceIndex": 1}], "InvalidParameterCombination"),
+        (
+            [
+                {"DeviceIndex": 0, "NetworkInterfaceId": "eni-00000000000000000"},
+                {"DeviceIndex": 1, "NetworkInterfaceId": "eni-00000000000000000"},
+            ],
+            "InvalidParameterValue",
+        ),
         (
             [{"DeviceIndex": 0, "PrivateIpAddress": "172.31.0.9", "PrivateIpAddresses": [{"PrivateIpAddress": "::"}]}],
             "InvalidParameterCombination",
@@ -462,6 +484,153 @@ def test_one_interface_in_the_request(api, run):
 )
 def test_interfaces_that_cannot_be(refused, interfaces, code):
     assert refused(NetworkInterfaces=interfaces) == code
+
+
+def interfaces_of(api, instance_id):
+    """The rows, by device index."""
+    return sorted(api.store.all(NetworkInterface, instance_id=instance_id), key=lambda eni: eni.attachment.device_index)
+
+
+def test_several_interfaces(api, run):
+    subnet = default_subnet(api)
+    mine = {"account": api.account, "region": api.region, "created": api.now}
+    web = SecurityGroup(id="sg-0000000000000000a", name="web", description="", vpc_id=subnet.vpc_id, **mine)
+    beside = replace(subnet, id="subnet-0000000000000000a", cidr="172.31.128.0/24", default_for_zone=False)
+    api.put(web, beside)
+    shown = run(
+        NetworkInterfaces=[
+            {"DeviceIndex": 1, "SubnetId": beside.id, "Description": "second", "DeleteOnTermination": False},
+            {"DeviceIndex": 0, "SubnetId": subnet.id, "Groups": [web.id], "SecondaryPrivateIpAddressCount": 1},
+        ],
+        TagSpecifications=[{"ResourceType": "network-interface", "Tags": [{"Key": "a", "Value": "b"}]}],
+    )[0]
+    first, second = shown["NetworkInterfaces"]
+    assert [first["SubnetId"], second["SubnetId"]] == [subnet.id, beside.id]
+    assert [each["Attachment"]["DeviceIndex"] for each in (first, second)] == [0, 1]
+    assert [each["Attachment"]["DeleteOnTermination"] for each in (first, second)] == [True, False]
+    assert [group["GroupName"] for each in (first, second) for group in each["Groups"]] == ["web", "default"]
+    assert [each["PrivateIpAddress"] for each in first["PrivateIpAddresses"]] == ["172.31.0.4", "172.31.0.5"]
+    assert second["PrivateIpAddress"] == "172.31.128.4" and second["Description"] == "second"
+    assert shown["SubnetId"] == subnet.id and shown["PrivateIpAddress"] == "172.31.0.4"
+    assert "PublicIpAddress" not in shown  # only an only interface gets one
+    rows = interfaces_of(api, shown["InstanceId"])
+    assert [row.tags for row in rows] == [{"a": "b"}] * 2 and not any(row.auto_public_ip for row in rows)
+
+
+def test_several_interfaces_for_several_instances(api, run, refused):
+    _, subnet, _ = make_vpc(api, "10.0.0.0/28")  # eleven addresses
+    interfaces = [
+        {"DeviceIndex": 0, "SubnetId": subnet.id, "SecondaryPrivateIpAddressCount": 1},
+        {"DeviceIndex": 1, "SubnetId": subnet.id},
+    ]
+    assert refused(NetworkInterfaces=interfaces, MinCount=4, MaxCount=4) == "InsufficientFreeAddressesInSubnet"
+    shown = run(NetworkInterfaces=interfaces, MinCount=2, MaxCount=9)  # three fit
+    addresses = [row.private_ips for each in shown for row in interfaces_of(api, each["InstanceId"])]
+    assert addresses == [
+        ("10.0.0.4", "10.0.0.5"),
+        ("10.0.0.6",),
+        ("10.0.0.7", "10.0.0.8"),
+        ("10.0.0.9",),
+        ("10.0.0.10", "10.0.0.11"),
+        ("10.0.0.12",),
+    ]
+
+
+def test_an_interface_without_a_subnet_goes_where_the_first_is(api, run):
+    _, subnet, _ = make_vpc(api)
+    shown = run(NetworkInterfaces=[{"DeviceIndex": 0, "SubnetId": subnet.id}, {"DeviceIndex": 1}])[0]
+    assert {each["SubnetId"] for each in shown["NetworkInterfaces"]} == {subnet.id}
+
+
+def test_a_named_address_is_not_given_to_another_interface(api, run):
+    interfaces = [{"DeviceIndex": 0}, {"DeviceIndex": 1, "PrivateIpAddress": "172.31.0.4"}]
+    shown = run(NetworkInterfaces=interfaces)[0]
+    assert [each["PrivateIpAddress"] for each in shown["NetworkInterfaces"]] == ["172.31.0.5", "172.31.0.4"]
+
+
+def test_named_addresses_prefixes_and_ipv6(api, run, refused):
+    subnet = default_subnet(api)
+    ipv6 = (CidrAssociation(id="subnet-cidr-assoc-00000000000000001", cidr="2001:db8:ec00::/64"),)
+    api.change(subnet, ipv6_cidrs=ipv6)
+    one = {
+        "DeviceIndex": 0,
+        "SubnetId": subnet.id,
+        "PrivateIpAddress": "172.31.0.9",
+        "Ipv4Prefixes": [{"Ipv4Prefix": "172.31.1.0/28"}],
+        "Ipv6Addresses": [{"Ipv6Address": "2001:db8:ec00::9"}],
+    }
+    shown = run(NetworkInterfaces=[one])[0]
+    interface = shown["NetworkInterfaces"][0]
+    assert interface["PrivateIpAddress"] == "172.31.0.9"
+    assert interface["Ipv4Prefixes"] == [{"Ipv4Prefix": "172.31.1.0/28"}]
+    assert shown["Ipv6Address"] == interface["Ipv6Addresses"][0]["Ipv6Address"] == "2001:db8:ec00::9"
+    assert refused(NetworkInterfaces=[one]) == "InvalidIPAddress.InUse"
+    for name in ("PrivateIpAddress", "Ipv4Prefixes", "Ipv6Addresses"):
+        some = {"DeviceIndex": 0, "SubnetId": subnet.id, name: one[name]}
+        assert refused(NetworkInterfaces=[some], MaxCount=2) == "InvalidParameterCombination", name
+    # The same at the top of the request, and by number.
+    top = run(SubnetId=subnet.id, Ipv6Addresses=[{"Ipv6Address": "2001:db8:ec00::a"}])[0]
+    assert top["Ipv6Address"] == "2001:db8:ec00::a"
+    drawn = [each["Ipv6Address"] for each in run(SubnetId=subnet.id, Ipv6AddressCount=1, MaxCount=2)]
+    assert len(set(drawn)) == 2
+    assert "Ipv6Address" not in run(SubnetId=subnet.id)[0]
+    api.change(subnet, ipv6_cidrs=ipv6, assign_ipv6_on_creation=True)
+    assert run(SubnetId=subnet.id)[0]["Ipv6Address"].startswith("2001:db8:ec00:")
+    assert "Ipv6Address" not in run(SubnetId=subnet.id, Ipv6AddressCount=0)[0]
+    assert refused(SubnetId=subnet.id, EnablePrimaryIpv6=True) == "UnsupportedOperation"
+    assert refused(SubnetId=subnet.id, InstanceType="t1.micro") == "InvalidInterface.IpAddressLimitExceeded"
+
+
+def test_an_interface_that_is_there(api, run, refused):
+    subnet = default_subnet(api, "us-east-1b")
+    given = {"SubnetId": subnet.id, "Description": "mine", "SecondaryPrivateIpAddressCount": 1}
+    made = api.call("CreateNetworkInterface", **given)["NetworkInterface"]
+    own = {"DeviceIndex": 0, "NetworkInterfaceId": made["NetworkInterfaceId"]}
+    for changes in ({"SubnetId": subnet.id}, {"PrivateIpAddress": "172.31.16.9"}, {"AssociatePublicIpAddress": True}):
+        assert refused(NetworkInterfaces=[{**own, **changes}]) == "InvalidParameterCombination"
+    assert refused(NetworkInterfaces=[own], MaxCount=2) == "InvalidParameterCombination"
+    assert refused(NetworkInterfaces=[own], Placement={"AvailabilityZone": "us-east-1a"}) == "InvalidParameterValue"
+    elsewhere = {"DeviceIndex": 1, "SubnetId": default_subnet(api).id}
+    assert refused(NetworkInterfaces=[own, elsewhere]) == "InvalidParameterValue"
+    _, foreign, _ = make_vpc(api)
+    api.change(foreign, zone="us-east-1b")
+    other_vpc = {"DeviceIndex": 1, "SubnetId": foreign.id}
+    assert refused(NetworkInterfaces=[own, other_vpc]) == "InvalidParameterCombination"
+    shown = run(NetworkInterfaces=[own])[0]
+    interface = shown["NetworkInterfaces"][0]
+    assert interface["NetworkInterfaceId"] == made["NetworkInterfaceId"] and interface["Status"] == "in-use"
+    assert interface["MacAddress"] == made["MacAddress"] and interface["Description"] == "mine"
+    assert interface["Attachment"]["DeleteOnTermination"] is False
+    assert shown["SubnetId"] == subnet.id and shown["Placement"]["AvailabilityZone"] == "us-east-1b"
+    assert "PublicIpAddress" not in shown
+    assert len(api.store.all(NetworkInterface)) == 1
+    assert refused(NetworkInterfaces=[own]) == "InvalidNetworkInterface.InUse"
+
+
+def test_an_own_interface_beside_a_new_one(api, run):
+    made = api.call("CreateNetworkInterface", SubnetId=default_subnet(api).id)["NetworkInterface"]
+    own = {"DeviceIndex": 1, "NetworkInterfaceId": made["NetworkInterfaceId"], "DeleteOnTermination": True}
+    shown = run(NetworkInterfaces=[{"DeviceIndex": 0, "SubnetId": made["SubnetId"]}, own])[0]
+    rows = interfaces_of(api, shown["InstanceId"])
+    assert rows[1].id == made["NetworkInterfaceId"] and rows[1].attachment.delete_on_termination
+
+
+def test_another_accounts_interface_by_permission(api, run):
+    other = api.by()
+    subnet = default_subnet(other)
+    made = other.call("CreateNetworkInterface", SubnetId=subnet.id)["NetworkInterface"]["NetworkInterfaceId"]
+    own = [{"DeviceIndex": 0, "NetworkInterfaceId": made}]
+    with pytest.raises(EC2Error) as caught:
+        run(NetworkInterfaces=own)
+    assert caught.value.code == "InvalidNetworkInterfaceID.NotFound"
+    other.call(
+        "CreateNetworkInterfacePermission",
+        NetworkInterfaceId=made,
+        AwsAccountId=api.account,
+        Permission="INSTANCE-ATTACH",
+    )
+    shown = run(NetworkInterfaces=own)[0]
+    assert shown["VpcId"] == subnet.vpc_id and shown["NetworkInterfaces"][0]["OwnerId"] == other.account
 
 
 @pytest.mark.parametrize(
@@ -475,6 +644,38 @@ def test_interfaces_that_cannot_be(refused, interfaces, code):
 )
 def test_an_interface_is_described_in_one_place(refused, params):
     assert refused(NetworkInterfaces=[{"DeviceIndex": 0}], **params) == "InvalidParameterCombination"
+
+
+def test_an_instance_is_called_as_its_subnet_and_the_request_say(api, run):
+    [old] = run()
+    subnet_id = old["SubnetId"]
+
+    def set_default(**attribute):
+        api.call("ModifySubnetAttribute", SubnetId=subnet_id, **attribute)
+
+    set_default(PrivateDnsHostnameTypeOnLaunch="resource-name")
+    set_default(EnableResourceNameDnsARecordOnLaunch={"Value": True})
+    [made] = run(SubnetId=subnet_id)
+    assert made["PrivateDnsNameOptions"] == {
+        "HostnameType": "resource-name",
+        "EnableResourceNameDnsARecord": True,
+        "EnableResourceNameDnsAAAARecord": False,
+    }
+    assert made["PrivateDnsName"] == f"{made['InstanceId']}.ec2.internal"
+    own = {"HostnameType": "ip-name", "EnableResourceNameDnsAAAARecord": True}
+    [chosen] = run(SubnetId=subnet_id, PrivateDnsNameOptions=own)
+    assert chosen["PrivateDnsNameOptions"] == {**own, "EnableResourceNameDnsARecord": True}
+    assert chosen["PrivateDnsName"].startswith("ip-172-31-")
+
+    def found(name, value):
+        answer = api.call("DescribeInstances", Filters=[{"Name": name, "Values": [value]}])
+        return {each["InstanceId"] for one in answer["Reservations"] for each in one["Instances"]}
+
+    options = "private-dns-name-options"
+    assert found(f"{options}.hostname-type", "ip-name") == {old["InstanceId"], chosen["InstanceId"]}
+    assert found(f"{options}.enable-resource-name-dns-a-record", "false") == {old["InstanceId"]}
+    assert found(f"{options}.enable-resource-name-dns-aaaa-record", "true") == {chosen["InstanceId"]}
+    assert found("private-dns-name", made["PrivateDnsName"]) == {made["InstanceId"]}
 
 
 # --- disks ------------------------------------------------------------------------------------------------------------
@@ -544,7 +745,7 @@ def test_an_image_whose_snapshot_is_gone(api, image, refused):
         ({"EbsOptimized": True, "InstanceType": "t2.micro"}, "Unsupported"),
         ({"HibernationOptions": {"Configured": True}}, "UnsupportedOperation"),
         ({"EnclaveOptions": {"Enabled": True}}, "UnsupportedOperation"),
-        ({"PrivateDnsNameOptions": {"HostnameType": "resource-name"}}, "UnsupportedOperation"),
+        ({"PrivateDnsNameOptions": {"HostnameType": "chosen"}}, "InvalidParameterValue"),
         ({"InstanceMarketOptions": {"MarketType": "spot"}}, "UnsupportedOperation"),
         ({"LaunchTemplate": {"LaunchTemplateName": "web"}}, "UnsupportedOperation"),
         ({"IamInstanceProfile": {"Name": "web"}}, "UnsupportedOperation"),

@@ -149,13 +149,18 @@ def test_protocols_and_ports(
         (permission(IpRanges=[{"Description": "x"}]), "MissingParameter"),
         (permission(IpRanges=[]), "InvalidPermission.Malformed"),
         ({"FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}, "MissingParameter"),
-        (permission(PrefixListIds=[{"PrefixListId": "pl-1"}]), "UnsupportedOperation"),
+        (permission(PrefixListIds=[{"PrefixListId": "pl-1"}]), "InvalidPrefixListID.Malformed"),
+        (permission(PrefixListIds=[{"PrefixListId": "pl-00000000"}]), "InvalidPrefixListID.NotFound"),
+        (permission(PrefixListIds=[{"Description": "x"}]), "MissingParameter"),
         (permission(UserIdGroupPairs=[{"GroupId": "sg-1"}]), "InvalidGroupId.Malformed"),
         (permission(UserIdGroupPairs=[{"GroupId": "sg-00000000000000000"}]), "InvalidGroup.NotFound"),
         (permission(UserIdGroupPairs=[{"GroupName": "gone"}]), "InvalidGroup.NotFound"),
         (permission(UserIdGroupPairs=[{"UserId": ACCOUNT}]), "MissingParameter"),
         (permission(UserIdGroupPairs=[{"UserId": "444455556666", "GroupName": "default"}]), "InvalidGroup.NotFound"),
-        (permission(UserIdGroupPairs=[{"VpcPeeringConnectionId": "pcx-1", "GroupId": "sg-1"}]), "UnsupportedOperation"),
+        (
+            permission(UserIdGroupPairs=[{"VpcPeeringConnectionId": "pcx-1", "GroupId": "sg-1"}]),
+            "InvalidGroupId.Malformed",
+        ),
     ],
 )
 def test_permissions_that_are_refused(api: Api, given: dict[str, Any], code: str) -> None:
@@ -355,7 +360,7 @@ def test_modify(api: Api) -> None:
 
     assert code(change(ranged_id, IpProtocol="-1", CidrIpv6="::/0")) == "InvalidParameterValue"
     assert code(change(ranged_id, IpProtocol="-1")) == "InvalidParameterValue"
-    assert code(change(ranged_id, IpProtocol="-1", PrefixListId="pl-1")) == "UnsupportedOperation"
+    assert code(change(ranged_id, IpProtocol="-1", PrefixListId="pl-1")) == "InvalidParameterValue"
     assert code(change(ranged_id, IpProtocol="256", CidrIpv4="10.0.0.0/8")) == "InvalidParameterValue"
     assert code(change("sgr-00000000000000000", IpProtocol="-1")) == "InvalidSecurityGroupRuleId.NotFound"
     allow(api, group_id, SSH)

@@ -10,12 +10,25 @@ from botocore.model import StringShape
 from orchestrator.api.ec2.tags import RULE_TYPE, TAGGABLE
 from orchestrator.api.protocol import load_service
 from orchestrator.model import ids
+from orchestrator.model.elastic_ip import ElasticIp
 from orchestrator.model.image import Volume
 from orchestrator.model.instance import Instance
 from orchestrator.model.resource import Resource
-from orchestrator.model.vpc import NetworkInterface, SecurityGroup, Subnet, Vpc
+from orchestrator.model.vpc import (
+    EgressOnlyInternetGateway,
+    FlowLog,
+    NatGateway,
+    NetworkInterface,
+    PeeringConnection,
+    PeeringSide,
+    PrefixList,
+    SecurityGroup,
+    Subnet,
+    Vpc,
+    VpcEndpoint,
+)
 
-from .conftest import Api
+from .conftest import OTHER_ACCOUNT, Api
 
 
 def tags(**values: str) -> list[dict[str, str]]:
@@ -64,6 +77,17 @@ def test_a_change_is_a_new_revision_and_no_change_is_none(api: Api) -> None:
     assert api.get(Vpc, vpc.id) is changed
 
 
+def peering(api: Api, accepter: str, region: str = "us-east-1") -> PeeringConnection:
+    return PeeringConnection(
+        id=ids.mint("pcx"),
+        account=api.account,
+        region=api.region,
+        created=api.now,
+        requester=PeeringSide(account=api.account, region=api.region, vpc_id="vpc-00000000000000001"),
+        accepter=PeeringSide(account=accepter, region=region, vpc_id="vpc-00000000000000002"),
+    )
+
+
 def one_of_each(api: Api) -> dict[str, str]:
     """Resource type -> id of one that is there."""
     [vpc], subnet, group = api.store.all(Vpc), api.store.all(Subnet)[0], api.store.all(SecurityGroup)[0]
@@ -81,12 +105,19 @@ def one_of_each(api: Api) -> dict[str, str]:
         ),
         NetworkInterface(id=ids.mint("eni"), mac="02:00:00:00:00:01", private_ip="172.31.0.4", **placed, **owned),
         volume(api),
+        ElasticIp(id=ids.mint("eipalloc"), public_ip="203.0.113.9", **owned),
+        EgressOnlyInternetGateway(id=ids.mint("eigw"), vpc_id=vpc.id, **owned),
+        NatGateway(id=ids.mint("nat"), vpc_id=vpc.id, subnet_id=subnet.id, interface_id="eni-0", **owned),
+        peering(api, OTHER_ACCOUNT),
+        PrefixList(id=ids.mint("pl"), name="mine", family="IPv4", max_entries=1, **owned),
+        VpcEndpoint(id=ids.mint("vpce"), vpc_id=vpc.id, service="com.amazonaws.us-east-1.s3", **owned),
+        FlowLog(id=ids.mint("fl"), resource_id=vpc.id, traffic="ALL", **owned),
     ]
     api.put(*made)
     api.make_key_pair()
     found = {}
     for entry in TAGGABLE.values():
-        found[entry.resource_type] = next(row.id for row in api.store.all(entry.kind))
+        found[entry.resource_type] = next(row.id for row in api.store.all(entry.kind, account=api.account))
     return {**found, RULE_TYPE: group.rules[0].id}
 
 
@@ -96,6 +127,8 @@ def test_every_kind_can_be_tagged(api: Api) -> None:
     assert set(resources) == {
         *("instance", "image", "volume", "snapshot", "key-pair", "vpc", "subnet", "security-group"),
         *("security-group-rule", "network-interface", "internet-gateway", "route-table", "network-acl", "dhcp-options"),
+        *("elastic-ip", "egress-only-internet-gateway", "natgateway", "vpc-peering-connection", "prefix-list"),
+        *("vpc-endpoint", "vpc-flow-log"),
     }
     api.call("CreateTags", Resources=list(resources.values()), Tags=tags(Name="x"))
     assert {(kind, row) for row, kind, _, _ in described(api)} == set(resources.items())
@@ -103,6 +136,21 @@ def test_every_kind_can_be_tagged(api: Api) -> None:
         assert described(api, Filters=[{"Name": "resource-type", "Values": [kind]}]) == [(row, kind, "Name", "x")]
     api.call("DeleteTags", Resources=list(resources.values()))
     assert described(api) == []
+
+
+def test_each_side_of_a_peering_has_tags_of_its_own(api: Api) -> None:
+    row = peering(api, OTHER_ACCOUNT, "us-west-2")
+    api.put(row)
+    other = api.by().within("us-west-2")
+    api.call("CreateTags", Resources=[row.id], Tags=tags(Side="Requester"))
+    other.call("CreateTags", Resources=[row.id], Tags=tags(Side="Accepter"))
+    assert described(api) == [(row.id, "vpc-peering-connection", "Side", "Requester")]
+    assert described(other) == [(row.id, "vpc-peering-connection", "Side", "Accepter")]
+    third = api.by("777788889999")
+    assert third.refused("CreateTags", Resources=[row.id], Tags=tags(a="b")).code.endswith(".NotFound")
+    assert api.by().refused("DeleteTags", Resources=[row.id]).code == "InvalidVpcPeeringConnectionID.NotFound"
+    other.call("DeleteTags", Resources=[row.id])
+    assert described(other) == [] and len(described(api)) == 1
 
 
 def test_resource_types_are_those_of_the_model() -> None:
