@@ -23,6 +23,7 @@ from orchestrator.model.vpc import NatGateway, NetworkInterface, PeeringConnecti
 
 PROTOCOLS = ("tcp", "udp", "icmp", "icmpv6")
 _PLUGGED = frozenset({State.PENDING, State.RUNNING, State.STOPPING, State.SHUTTING_DOWN})
+_INTERFACE_ID = re.compile(r"\beni-[0-9a-f]+\b")
 _INSTANCE_ID_START = re.compile(r"i-[0-9a-f]*")
 _RULES = ("security group", "network ACL")
 _BEYOND = ("internet gateway", "egress-only gateway", "peering", "NAT gateway", "instance")  # what follows is not seen
@@ -285,7 +286,7 @@ def _of_own(call: Call, steps: Sequence[Step]) -> list[Step]:
     for step in steps:
         vpc = call.db.get(Vpc, step.vpc_id) if step.vpc_id else None
         if vpc is None or vpc.account == call.account:
-            shown.append(step)
+            shown.append(_with_gateways(call, step))
             continue
         detail = "passes" if step.passed else f"does not pass; account {vpc.account} can see why"
         hidden = replace(step, where=vpc.id, decision="another account's VPC", detail=detail)
@@ -294,6 +295,15 @@ def _of_own(call: Call, steps: Sequence[Step]) -> list[Step]:
             shown.pop()
         shown.append(hidden)
     return shown
+
+
+def _with_gateways(call: Call, step: Step) -> Step:
+    """A NAT gateway is known by its own id, not by that of the interface that it stands on."""
+    for interface_id in {step.where, *_INTERFACE_ID.findall(step.detail)}:
+        for gateway in call.db.all(NatGateway, interface_id=interface_id):
+            where = gateway.id if step.where == interface_id else step.where
+            step = replace(step, where=where, detail=step.detail.replace(interface_id, gateway.id))
+    return step
 
 
 def _step(step: Step) -> Answer:

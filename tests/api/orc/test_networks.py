@@ -15,6 +15,7 @@ from orchestrator.model.elastic_ip import ElasticIp
 from orchestrator.model.errors import EC2Error
 from orchestrator.model.lifecycle import State
 from orchestrator.model.vpc import (
+    NatGateway,
     NetworkInterface,
     PeeringConnection,
     PeeringSide,
@@ -26,6 +27,7 @@ from orchestrator.model.vpc import (
 from orchestrator.model.vpc import Route as RouteRow
 from orchestrator.reconcile.plan import plan
 from tests.api.ec2.conftest import OTHER_ACCOUNT, Api
+from tests.matrix.scenario import found_country
 
 OUTSIDE = "198.51.100.7"
 
@@ -253,3 +255,13 @@ def test_a_plan_is_of_what_is_on_the_host(api: Api, host: MemoryHost) -> None:
     assert read(api, vpc_id) == ""
     with pytest.raises(EC2Error, match=r"InvalidVpcID\.NotFound"):
         read(api.by(), vpc_id)
+
+
+def test_a_nat_gateway_is_called_by_its_own_id(api: Api, host: MemoryHost) -> None:
+    country = found_country(api)
+    [gateway] = api.store.all(NatGateway)
+    found = trace(api, country.interfaces["red-app"], "192.0.2.1", 53, protocol="udp")
+    told = [(step["Where"], step["Detail"]) for step in found["Steps"]]
+    assert any(where == gateway.id for where, _ in told), told
+    assert any(detail == f"0.0.0.0/0 -> {gateway.id}" for _, detail in told), told
+    assert not any(gateway.interface_id in word for step in told for word in step)
