@@ -380,6 +380,7 @@ class Router:
     domain: str  # of the resolver: names below it that are not in `records` do not exist
     resolver: str  # the address that answers DNS, besides 169.254.169.253; empty: no DNS
     records: tuple[Record, ...] = ()
+    public_name: str = ""  # of a public address without a record, whose octets, with dashes, stand for {}; and back
     dhcp: Dhcp = Dhcp()
     uplink: bool = True  # there is an outside
 

@@ -28,8 +28,11 @@ STOP_DEADLINE_S = 5.0
 _USER = "dnsmasq"
 
 
-def configuration(router: Router, directory: Path, *, user: str, upstream: str) -> str:
-    """`upstream` is the server that is asked for other names; empty: they do not exist."""
+def configuration(
+    router: Router, directory: Path, *, user: str, upstream: str, public_range: IPv4Network | None = None
+) -> str:
+    """`upstream` is the server that is asked for other names; empty: they do not exist. Addresses of `public_range`
+    have the router's public names, whosever they are."""
     has_ipv6 = any(segment.ipv6_cidr for segment in router.segments)
     lines = [
         *_process(directory, user),
@@ -67,6 +70,9 @@ def configuration(router: Router, directory: Path, *, user: str, upstream: str) 
             "bogus-priv",
             "local-ttl=60",
         ]
+        if router.public_name and public_range is not None:
+            prefix, _, rest = router.public_name.partition("{}")
+            lines.append(f"synth-domain={rest.lstrip('.')},{public_range},{prefix}")
         # Without anybody to ask, what is not here does not exist. To refuse would have guests ask again for seconds.
         lines.append(f"server={upstream}" if upstream else "address=/#/")
     else:

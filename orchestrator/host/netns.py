@@ -433,7 +433,8 @@ class NetnsNetwork:
 
     def _dnsmasq_text(self, router: Router, directory: Path) -> str:
         upstream = str(self._outside.host) if self._outside.egress and router.uplink else ""
-        return dnsmasq.configuration(router, directory, user=dnsmasq.user_for(directory), upstream=upstream)
+        user, public_range = dnsmasq.user_for(directory), self._outside.public_range
+        return dnsmasq.configuration(router, directory, user=user, upstream=upstream, public_range=public_range)
 
     # --- who is there ----------------------------------------------------------------------------------------------
 

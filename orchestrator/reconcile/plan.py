@@ -179,6 +179,7 @@ class _Draft:
             domain=domain_name(self.vpc.region),
             resolver=self._resolver,
             records=tuple(self._records()) if self.vpc.enable_dns_support else (),
+            public_name=public_dns_name("{}", self.vpc.region),
             dhcp=self._dhcp(),
             uplink=bool(self.gateways or self.ways_out),
         )

@@ -242,6 +242,16 @@ DNSMASQ: dict[str, Callable[[], str]] = {
 TEXTS = (*RULESETS, *DNSMASQ)
 
 
+def test_public_addresses_have_names_whosever_they_are() -> None:
+    named = replace(ROUTER, public_name="ec2-{}.compute-1.amazonaws.com")
+    text = dnsmasq.configuration(named, DIRECTORY, user="dnsmasq", upstream="", public_range=PUBLIC)
+    assert f"synth-domain=compute-1.amazonaws.com,{PUBLIC},ec2-" in text.splitlines()
+    silent = dnsmasq.configuration(
+        replace(PRIVATE, public_name=named.public_name), DIRECTORY, user="dnsmasq", upstream="", public_range=PUBLIC
+    )
+    assert "synth-domain" not in silent
+
+
 def text_of(name: str) -> str:
     return RULESETS[name]().text() if name in RULESETS else DNSMASQ[name]()
 
