@@ -178,27 +178,30 @@ class Deployment(Serving):
             service="orc",
         )
         reader, writer = await asyncio.open_connection(sock=near)
-        async with (
-            aiohttp.ClientSession() as session,
-            session.ws_connect(self.endpoint + path, headers=headers) as far,
-        ):
-            opened.set()
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.ws_connect(self.endpoint + path, headers=headers) as far,
+            ):
+                opened.set()
 
-            async def outward() -> None:
-                while data := await reader.read(65536):
-                    await far.send_bytes(data)
+                async def outward() -> None:
+                    while data := await reader.read(65536):
+                        await far.send_bytes(data)
 
-            async def inward() -> None:
-                async for message in far:
-                    writer.write(message.data)
-                    await writer.drain()
+                async def inward() -> None:
+                    async for message in far:
+                        writer.write(message.data)
+                        await writer.drain()
 
-            ways = [asyncio.create_task(outward()), asyncio.create_task(inward())]
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-        writer.close()
+                ways = [asyncio.create_task(outward()), asyncio.create_task(inward())]
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+        finally:
+            writer.close()
+            await asyncio.sleep(0)  # the transport closes at the loop's next turn
 
 
 class Guest:
