@@ -270,7 +270,11 @@ class QcowStorage:
 
         environment = {**os.environ, "LC_ALL": "C", "TMPDIR": str(work)}
         status = run_lines(
-            [str(build), str(output)], build.parent, line, timeout_s=self._build_timeout_s, environment=environment
+            [*(_ALONE if os.geteuid() == 0 else ()), str(build), str(output)],
+            build.parent,
+            line,
+            timeout_s=self._build_timeout_s,
+            environment=environment,
         )
         if status != 0:
             raise HostError(f"{build} ended with status {status}: {'; '.join(kept[-3:])}", retryable=False)
@@ -306,12 +310,40 @@ class QcowStorage:
     @contextlib.contextmanager
     def _scratch(self, name: str) -> Iterator[Path]:
         path = self._work / name
-        shutil.rmtree(path, ignore_errors=True)
+        _clear(path)
         path.mkdir(mode=0o700)
         try:
             yield path
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            _clear(path)
+
+
+def _clear(path: Path) -> None:
+    """Remove a folder, whatever a build that was cut off has mounted in it. Raises HostError when something stays."""
+    for mount in sorted(_mounts_below(path), reverse=True):
+        subprocess.run(
+            ["umount", "--lazy", "--", str(mount)], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise HostError(f"{path} cannot be removed: {error}") from error
+
+
+def _mounts_below(path: Path) -> list[Path]:
+    escaped = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    places = (Path(re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), each)) for each in escaped)
+    return [place for place in places if path.resolve() in place.parents]
+
+
+# A recipe has processes and mounts of its own, which end with it, and it ends with this process, however that ends.
+_ALONE = (
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
+    *("sh", "-c", '"$@"; exit $?', "recipe"),  # the first process of such a place is deaf to signals: not the recipe
+)
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -238,7 +238,11 @@ class MetadataServer:
         if self._sweep is not None:
             self._sweep.cancel()
         if self._conversations is not None:
+            transports = [each.transport for each in self._conversations.connections if each.transport is not None]
             await self._conversations.shutdown(timeout=1.0)
+            for transport in transports:
+                transport.abort()  # it would wait for a guest that reads nothing
+            await asyncio.sleep(0)  # in which they are closed
         if self._signing is not None:
             self._signing.shutdown(wait=False)
         self._loop = None

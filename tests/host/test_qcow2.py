@@ -145,7 +145,7 @@ def test_a_recipes_lines_kernel_and_words_come_through(storage: QcowStorage, tmp
     ("script", "boot", "reason"),
     [
         ("echo it is hopeless; exit 3", "disk", "status 3.*hopeless"),
-        ("kill -9 $$", "disk", "status -9"),
+        ("kill -9 $$", "disk", "status (-9|137)"),
         ("exit 0", "disk", "left no disk"),
         ("echo nonsense >$1/disk.qcow2", "disk", "refused"),
         ("cp good.qcow2 $1/disk.qcow2", "kernel", "left no kernel"),
@@ -160,6 +160,18 @@ def test_a_recipe_that_fails_leaves_nothing(
         storage.build_image("made", "layer-1", lambda line: None)
     assert storage.layers() == []
     assert left_over(tmp_path) == []
+
+
+@pytest.mark.host
+def test_a_recipe_begins_anew_over_what_a_crash_left_mounted(storage: QcowStorage, tmp_path: Path) -> None:
+    mounts = tmp_path / "state" / "making" / "build-layer-1" / "root with space" / "proc"
+    mounts.mkdir(parents=True)
+    run("mount", "-t", "proc", "-o", "ro", "proc", mounts)
+    recipe(tmp_path, 'mkdir proc; mount -t proc proc proc; cp good.qcow2 "$1/disk.qcow2"')
+    storage.build_image("made", "layer-1", lambda line: None)
+    assert storage.layers() == ["layer-1"]
+    assert left_over(tmp_path) == []
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
 
 @pytest.mark.parametrize("end", ["fails", "succeeds", "is interrupted", "takes too long"])
