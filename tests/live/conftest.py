@@ -272,7 +272,7 @@ class Guest:
 
     def links(self) -> list[str]:
         """The hardware addresses of its network interfaces."""
-        return sorted(set(self.run("cat /sys/class/net/*/address").split()) - {"00:00:00:00:00:00"})
+        return sorted(set(self.run("cat /sys/class/net/*/address 2>/dev/null || true").split()) - {"00:00:00:00:00:00"})
 
     def http(self, method: str, path: str, **headers: str) -> tuple[int, str]:
         """Ask the metadata server from inside, by a shell alone: status and body. OSError when it is silent."""
@@ -512,7 +512,7 @@ class Elastic:
         self._ec2.detach_network_interface(AttachmentId=self.describe()["Attachment"]["AttachmentId"])
 
     def delete(self) -> None:
-        if self.attachment_state() != "none":
+        if self.attachment_state() in ("attaching", "attached"):
             eventually(lambda: self.attachment_state() == "attached", 20, f"{self.id} is attached")
             self.detach()
         eventually(lambda: self.state() == "available", 20, f"{self.id} is available")
