@@ -37,7 +37,7 @@ from orchestrator.model.filters import FilterTable, compile_filters
 from orchestrator.model.prefix_list import service_list_id, service_list_name, service_lists
 from orchestrator.model.resource import EVERY_REGION, Resource
 from orchestrator.model.trace import Trace
-from orchestrator.model.vpc import PrefixList, default_network
+from orchestrator.model.vpc import PrefixList, Vpc, default_network
 from orchestrator.store import Store, Transaction
 
 Answer = dict[str, Any]
@@ -143,6 +143,13 @@ class Call:
     @property
     def zones(self) -> tuple[str, ...]:
         return self.settings.zones(self.region)
+
+    def wake_vpcs(self, *vpc_ids: str) -> None:
+        """Have these VPCs, as far as they are there, made on the host what their rows say now."""
+        for vpc_id in vpc_ids:
+            vpc = self.tx.get(Vpc, vpc_id)
+            if vpc is not None:
+                self.tx.wake(vpc)
 
     def sees(self, resource: Resource) -> bool:
         """Whether it is the caller's own, in this region (or one that is in every region)."""

@@ -311,7 +311,10 @@ class QcowStorage:
     def _scratch(self, name: str) -> Iterator[Path]:
         path = self._work / name
         _clear(path)
-        path.mkdir(mode=0o700)
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError as error:
+            raise HostError(f"{path}, which an earlier attempt left, cannot be removed") from error
         try:
             yield path
         finally:
@@ -319,17 +322,12 @@ class QcowStorage:
 
 
 def _clear(path: Path) -> None:
-    """Remove a folder, whatever a build that was cut off has mounted in it. Raises HostError when something stays."""
+    """Remove a folder, as far as it can be, whatever a build that was cut off has mounted in it."""
     for mount in sorted(_mounts_below(path), reverse=True):
         subprocess.run(
             ["umount", "--lazy", "--", str(mount)], stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise HostError(f"{path} cannot be removed: {error}") from error
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _mounts_below(path: Path) -> list[Path]:

@@ -6,14 +6,11 @@ the private address that it stands for; nothing is written on the interface. `pu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import ClassVar
 
-from orchestrator.model.resource import Resource
+from orchestrator.model.resource import Resource, Rows
 from orchestrator.model.vpc import NetworkInterface
-
-R = TypeVar("R", bound=Resource)
 
 AUTO_ASSIGNED = "amazon"  # who owns a public address that is no Elastic IP
 
@@ -40,12 +37,6 @@ class PublicAddress:
     owner: str  # an account, or AUTO_ASSIGNED
     allocation_id: str = ""
     association_id: str = ""
-
-
-class Rows(Protocol):
-    """A store or a transaction, for reading."""
-
-    def all(self, kind: type[R], /, **where: Any) -> Sequence[R]: ...
 
 
 def public_addresses(rows: Rows, interface: NetworkInterface) -> dict[str, PublicAddress]:

@@ -6,14 +6,11 @@ Source: "Flow log records" in the Amazon VPC user guide.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from orchestrator.model.errors import EC2Error
-from orchestrator.model.resource import Resource
+from orchestrator.model.resource import Resource, Rows
 from orchestrator.model.vpc import FlowLog
-
-R = TypeVar("R", bound=Resource)
 
 DEFAULT_FORMAT: Final = (
     "${version} ${account-id} ${interface-id} ${srcaddr} ${dstaddr} ${srcport} ${dstport} ${protocol} ${packets} "
@@ -34,10 +31,8 @@ FIELDS: Final = (
 _FIELD: Final = re.compile(r"\$\{([a-z0-9-]+)\}")
 
 
-class Rows(Protocol):
+class Deletable(Rows, Protocol):
     """A transaction."""
-
-    def all(self, kind: type[R], /, **where: Hashable) -> Sequence[R]: ...
 
     def delete(self, resource: Resource, /) -> None: ...
 
@@ -59,7 +54,7 @@ def read_format(text: str) -> list[str]:
     return names
 
 
-def delete_flow_logs(rows: Rows, resource_id: str) -> None:
+def delete_flow_logs(rows: Deletable, resource_id: str) -> None:
     """Those of a resource that is deleted."""
     for log in rows.all(FlowLog, resource_id=resource_id):
         rows.delete(log)

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 from orchestrator.model.image import Build, Layer, Volume
 from orchestrator.model.instance import Instance
 from orchestrator.model.lifecycle import State
-from orchestrator.model.resource import Resource
+from orchestrator.model.resource import Rows
 from orchestrator.model.vpc import NetworkInterface
-
-R = TypeVar("R", bound=Resource)
-
-
-class Rows(Protocol):
-    def all(self, kind: type[R], /) -> Sequence[R]: ...
 
 
 @dataclass(frozen=True, slots=True)

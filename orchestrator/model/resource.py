@@ -6,9 +6,10 @@ A resource is a frozen value. A change is `dataclasses.replace` and a `put` in a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 EVERY_REGION = "*"  # the region of what a deployment offers everywhere, such as its image catalogue
 
@@ -24,3 +25,14 @@ class Resource:
     created: datetime
     tags: dict[str, str] = field(default_factory=dict)
     revision: int = 0
+
+
+R = TypeVar("R", bound=Resource)
+
+
+class Rows(Protocol):
+    """A store or a transaction, for reading."""
+
+    def get(self, kind: type[R], resource_id: str, /) -> R | None: ...
+
+    def all(self, kind: type[R], /, **where: Any) -> Sequence[R]: ...

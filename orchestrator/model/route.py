@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error, missing_parameter
 from orchestrator.model.instance import Instance
 from orchestrator.model.lifecycle import State
-from orchestrator.model.resource import Resource
+from orchestrator.model.resource import Rows
 from orchestrator.model.vpc import (
     EgressOnlyInternetGateway,
     InternetGateway,
@@ -38,8 +38,6 @@ from orchestrator.model.vpc import (
 )
 from orchestrator.model.vpc_cidr import read_cidr, read_cidr_ipv6
 
-R = TypeVar("R", bound=Resource)
-
 LOCAL = "local"
 ENDPOINT: Final = "vpce-"
 
@@ -49,12 +47,6 @@ IPV4, IPV6 = "IPv4", "IPv6"
 # What the host serves to every instance (metadata, DNS, time): EC2 takes no routes inside these.
 RESERVED: Final = (IPv4Network("169.254.168.0/22"), IPv6Network("fd00:ec2::/32"))
 MACHINES: Final = ("eni-", "nat-")  # targets that a route to a subnet of the VPC may have
-
-
-class Rows(Protocol):
-    """A store or a transaction, for reading."""
-
-    def get(self, kind: type[R], resource_id: str, /) -> R | None: ...
 
 
 def origin(route: Route) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, Protocol, TypeVar
 
 from orchestrator.host import (
     Acl,
@@ -35,7 +34,7 @@ from orchestrator.model import instance_type
 from orchestrator.model.elastic_ip import ElasticIp, public_addresses
 from orchestrator.model.instance import Instance
 from orchestrator.model.lifecycle import State
-from orchestrator.model.resource import Resource
+from orchestrator.model.resource import Rows
 from orchestrator.model.route import LOCAL
 from orchestrator.model.vpc import (
     AclEntry,
@@ -61,8 +60,6 @@ from orchestrator.model.vpc import (
 )
 from orchestrator.model.vpc import Route as RouteRow
 
-R = TypeVar("R", bound=Resource)
-
 METADATA_ADDRESS = "169.254.169.254"
 METADATA_IPV6_ADDRESS = "fd00:ec2::254"
 PLUGGED = frozenset({State.PENDING, State.RUNNING, State.STOPPING, State.SHUTTING_DOWN})
@@ -74,14 +71,6 @@ LAST_ACL_RULE = 32766  # what comes after it is EC2's own: refuse the rest
 
 _PROTOCOLS = {"1": "icmp", "6": "tcp", "17": "udp", "58": "icmpv6"}
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
-
-
-class Rows(Protocol):
-    """A store or a transaction, for reading."""
-
-    def get(self, kind: type[R], resource_id: str, /) -> R | None: ...
-
-    def all(self, kind: type[R], /, **where: Any) -> Sequence[R]: ...
 
 
 def plan(rows: Rows, vpc_id: str) -> Router | None:

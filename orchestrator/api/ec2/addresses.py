@@ -24,7 +24,6 @@ from orchestrator.api.ec2.network_interfaces import (
     give_auto_address,
     only_interface,
     runs,
-    wake_vpc,
 )
 from orchestrator.api.ec2.subnet_addresses import PublicAddresses
 from orchestrator.api.operation import Answer, Call, choose, operation, show_page
@@ -220,7 +219,7 @@ def associate_address(
     )
     if private_ip == interface.private_ip and interface.public_ip:
         call.tx.put(replace(interface, public_ip=""))
-    wake_vpc(call, interface.vpc_id)
+    call.wake_vpcs(interface.vpc_id)
     if address.interface_id and address.interface_id != interface.id:
         _leave(call, address.interface_id)
     return {"AssociationId": bound.association_id}
@@ -230,7 +229,7 @@ def _leave(call: Call, interface_id: str) -> None:
     """What an interface gets when its Elastic IP has gone elsewhere."""
     interface = call.tx.get(NetworkInterface, interface_id)
     if interface is not None:
-        wake_vpc(call, interface.vpc_id)
+        call.wake_vpcs(interface.vpc_id)
         if runs(call, interface):
             give_auto_address(call, interface, PublicAddresses(call))
 
@@ -406,5 +405,5 @@ def _rename(call: Call, address: ElasticIp, domain_name: str) -> ElasticIp:
     renamed = call.tx.put(replace(address, domain_name=domain_name))
     interface = call.tx.get(NetworkInterface, address.interface_id)
     if interface is not None:
-        wake_vpc(call, interface.vpc_id)  # its resolver answers the name
+        call.wake_vpcs(interface.vpc_id)  # its resolver answers the name
     return renamed

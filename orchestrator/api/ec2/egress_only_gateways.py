@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from orchestrator.api.ec2.vpcs import wake_vpcs
 from orchestrator.api.operation import Answer, Call, choose, operation, show_page, with_client_token
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error
@@ -37,7 +36,7 @@ def delete_egress_only_internet_gateway(call: Call, *, egress_only_internet_gate
     """Routes to it lead nowhere from now on."""
     gateway = call.find(EgressOnlyInternetGateway, "eigw", egress_only_internet_gateway_id)
     call.tx.delete(gateway)
-    wake_vpcs(call, gateway.vpc_id)
+    call.wake_vpcs(gateway.vpc_id)
     return {"ReturnCode": True}
 
 

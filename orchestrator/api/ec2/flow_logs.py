@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from orchestrator.api.ec2.vpcs import wake_vpcs
 from orchestrator.api.operation import Answer, Call, operation, show_page, with_client_token
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error, invalid_parameter, missing_parameter, one_of
@@ -95,7 +94,7 @@ def create_flow_logs(
             )
         )
         made.append(log.id)
-        wake_vpcs(call, vpc_id)
+        call.wake_vpcs(vpc_id)
     answer: Answer = {"FlowLogIds": made, "Unsuccessful": refused}
     return with_client_token(call, answer)
 
@@ -156,7 +155,7 @@ def delete_flow_logs(call: Call, *, flow_log_ids: list[str]) -> Answer:
             refused.append(_unsuccessful(flow_log_id, error.code, error.message))
             continue
         call.tx.delete(log)
-        wake_vpcs(call, _vpc_of(call, log.resource_id))
+        call.wake_vpcs(_vpc_of(call, log.resource_id))
     return {"Unsuccessful": refused}
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 from orchestrator.api.ec2.launch_options import Structure
-from orchestrator.api.ec2.network_interfaces import new_interface, put_interface, wake_vpc
+from orchestrator.api.ec2.network_interfaces import new_interface, put_interface
 from orchestrator.api.ec2.subnet_addresses import SubnetAddresses, Wanted, check_count, only_one
 from orchestrator.api.operation import Answer, Call, operation, show_page, with_client_token
 from orchestrator.model import ids
@@ -189,7 +189,7 @@ def delete_nat_gateway(call: Call, *, nat_gateway_id: str) -> Answer:
     if gateway.state not in ("deleting", "deleted"):
         gateway = call.tx.put(replace(gateway, state="deleting"))
         call.tx.wake(gateway)
-        wake_vpc(call, gateway.vpc_id)
+        call.wake_vpcs(gateway.vpc_id)
     return {"NatGatewayId": gateway.id}
 
 

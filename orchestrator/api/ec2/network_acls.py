@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from orchestrator.api.ec2.network_interfaces import wake_vpc
 from orchestrator.api.operation import Answer, Call, describe, operation, with_client_token
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error, dependency_violation
@@ -50,7 +49,7 @@ def create_network_acl(call: Call, *, vpc_id: str, tag_specifications: list[Answ
         entries=first_entries(vpc),
     )
     answer: Answer = {"NetworkAcl": show_network_acl(call, call.tx.put(made))}
-    wake_vpc(call, vpc.id)
+    call.wake_vpcs(vpc.id)
     return with_client_token(call, answer)
 
 
@@ -65,7 +64,7 @@ def delete_network_acl(call: Call, *, network_acl_id: str) -> Answer:
             f"The networkAcl '{acl.id}' has dependencies and cannot be deleted. It guards {guarded}"
         )
     call.tx.delete(acl)
-    wake_vpc(call, acl.vpc_id)
+    call.wake_vpcs(acl.vpc_id)
     return {}
 
 
@@ -105,7 +104,7 @@ def create_network_acl_entry(
         )
     check_room(acl, egress=egress)
     call.tx.put(with_entry(acl, entry))
-    wake_vpc(call, acl.vpc_id)
+    call.wake_vpcs(acl.vpc_id)
     return {}
 
 
@@ -137,7 +136,7 @@ def replace_network_acl_entry(
     )
     _existing(acl, rule_number, egress)
     call.tx.put(with_entry(acl, entry))
-    wake_vpc(call, acl.vpc_id)
+    call.wake_vpcs(acl.vpc_id)
     return {}
 
 
@@ -145,7 +144,7 @@ def replace_network_acl_entry(
 def delete_network_acl_entry(call: Call, *, network_acl_id: str, rule_number: int, egress: bool) -> Answer:
     acl = call.find(NetworkAcl, "acl", network_acl_id)
     call.tx.put(without_entry(acl, _existing(acl, rule_number, egress)))
-    wake_vpc(call, acl.vpc_id)
+    call.wake_vpcs(acl.vpc_id)
     return {}
 
 
@@ -187,7 +186,7 @@ def replace_network_acl_association(call: Call, *, association_id: str, network_
         call.tx.put(replace(old, associations=rest))
     made = ids.mint("aclassoc")
     call.tx.put(replace(new, associations={**new.associations, made: subnet_id}))
-    wake_vpc(call, old.vpc_id)
+    call.wake_vpcs(old.vpc_id)
     return {"NewAssociationId": made}
 
 

@@ -38,7 +38,6 @@ from orchestrator.model.vpc import (
     NetworkInterface,
     SecurityGroup,
     Subnet,
-    Vpc,
     mac_address,
 )
 from orchestrator.model.zone import zone_id
@@ -116,14 +115,8 @@ def check_own_work(interface: NetworkInterface) -> None:
 def put_interface(call: Call, interface: NetworkInterface) -> NetworkInterface:
     """Write it, and have its VPC's network follow."""
     stored = call.tx.put(interface)
-    wake_vpc(call, interface.vpc_id)
+    call.wake_vpcs(interface.vpc_id)
     return stored
-
-
-def wake_vpc(call: Call, vpc_id: str) -> None:
-    vpc = call.tx.get(Vpc, vpc_id)
-    if vpc is not None:
-        call.tx.wake(vpc)
 
 
 def new_interface(call: Call, subnet: Subnet, addresses: Addresses, **fields: Any) -> NetworkInterface:
@@ -243,7 +236,7 @@ def delete_network_interface(call: Call, *, network_interface_id: str) -> Answer
     for flow_log in call.tx.all(FlowLog, resource_id=interface.id):
         call.tx.delete(flow_log)
     call.tx.delete(interface)
-    wake_vpc(call, interface.vpc_id)
+    call.wake_vpcs(interface.vpc_id)
     return {}
 
 

@@ -19,7 +19,6 @@ from ipaddress import ip_network
 from typing import Any, Final
 
 from orchestrator.api.ec2.launch_options import Structure
-from orchestrator.api.ec2.vpcs import wake_vpcs
 from orchestrator.api.operation import Answer, Call, operation, show_page
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error, invalid_parameter, missing_parameter, one_of, unsupported
@@ -173,7 +172,7 @@ def accept_vpc_peering_connection(call: Call, *, vpc_peering_connection_id: str)
         failed = _put(call, replace(peering, state="failed", expires=None, ended_at=call.now))
         return {"VpcPeeringConnection": _show(call, failed)}
     active = _put(call, replace(peering, state="active", expires=None))
-    wake_vpcs(call, *active.vpc_ids)
+    call.wake_vpcs(*active.vpc_ids)
     return {"VpcPeeringConnection": _show(call, active)}
 
 
@@ -197,7 +196,7 @@ def delete_vpc_peering_connection(call: Call, *, vpc_peering_connection_id: str)
             f"User {call.account} cannot delete peering {peering.id}, which is {PENDING}: reject it",
         )
     _put(call, replace(peering, state="deleted", message=f"Deleted by {call.account}", ended_at=call.now))
-    wake_vpcs(call, *peering.vpc_ids)
+    call.wake_vpcs(*peering.vpc_ids)
     return {"Return": True}
 
 
@@ -250,7 +249,7 @@ def modify_vpc_peering_connection_options(
         answer[member] = _show_options(side)
     if changed != peering:
         call.tx.put(changed)
-        wake_vpcs(call, *changed.vpc_ids)
+        call.wake_vpcs(*changed.vpc_ids)
     return answer
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from orchestrator.api.ec2.vpcs import wake_vpcs
 from orchestrator.api.operation import Answer, Call, choose, operation, show_page
 from orchestrator.model import ids, route, security_group
 from orchestrator.model.errors import (
@@ -248,7 +247,7 @@ def _users(call: Call, list_id: str) -> Iterator[SecurityGroup | RouteTable]:
 
 
 def _wake_users(call: Call, changed: PrefixList) -> None:
-    wake_vpcs(call, *{user.vpc_id for user in _users(call, changed.id)})
+    call.wake_vpcs(*{user.vpc_id for user in _users(call, changed.id)})
 
 
 @operation("GetManagedPrefixListAssociations", listing=True)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from orchestrator.api.ec2.network_interfaces import wake_vpc
 from orchestrator.api.operation import Answer, Call, describe, operation, with_client_token
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error, dependency_violation, missing_parameter, unsupported
@@ -46,7 +45,7 @@ def create_route_table(call: Call, *, vpc_id: str, tag_specifications: list[Answ
         routes=local_routes(vpc),
     )
     answer: Answer = {"RouteTable": show_route_table(call, call.tx.put(made))}
-    wake_vpc(call, vpc.id)
+    call.wake_vpcs(vpc.id)
     return with_client_token(call, answer)
 
 
@@ -64,7 +63,7 @@ def delete_route_table(call: Call, *, route_table_id: str) -> Answer:
             kept = tuple(each for each in endpoint.route_table_ids if each != table.id)
             call.tx.put(replace(endpoint, route_table_ids=kept))
     call.tx.delete(table)
-    wake_vpc(call, table.vpc_id)
+    call.wake_vpcs(table.vpc_id)
     return {}
 
 
@@ -97,7 +96,7 @@ def associate_route_table(
                 )
     made = ids.mint("rtbassoc")
     call.tx.put(replace(table, associations={**table.associations, made: subnet.id}))
-    wake_vpc(call, table.vpc_id)
+    call.wake_vpcs(table.vpc_id)
     return {"AssociationId": made, "AssociationState": ASSOCIATED}
 
 
@@ -110,7 +109,7 @@ def disassociate_route_table(call: Call, *, association_id: str) -> Answer:
             "InvalidParameterValue", f"cannot disassociate the main route table association {association_id}"
         )
     call.tx.put(_without(table, association_id))
-    wake_vpc(call, table.vpc_id)
+    call.wake_vpcs(table.vpc_id)
     return {}
 
 
@@ -128,7 +127,7 @@ def replace_route_table_association(call: Call, *, association_id: str, route_ta
         call.tx.put(replace(new, main_association_id=made))
     else:
         call.tx.put(replace(new, associations={**new.associations, made: subnet_id}))
-    wake_vpc(call, new.vpc_id)
+    call.wake_vpcs(new.vpc_id)
     return {"NewAssociationId": made, "AssociationState": ASSOCIATED}
 
 

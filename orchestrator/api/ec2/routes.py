@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.api.ec2.network_interfaces import wake_vpc
 from orchestrator.api.ec2.prefix_lists import find_prefix_list
 from orchestrator.api.operation import Answer, Call, operation
 from orchestrator.model import ids
@@ -77,7 +76,7 @@ def create_route(
     made = replace(table, routes=(*table.routes, Route(destination=destination, target=target)))
     check_count(call.tx, made, destination)
     call.tx.put(made)
-    wake_vpc(call, table.vpc_id)
+    call.wake_vpcs(table.vpc_id)
     return {"Return": True}
 
 
@@ -129,7 +128,7 @@ def replace_route(
         _check_destination(call, table, destination, target)
     changed = replace(existing, target=target)
     call.tx.put(replace(table, routes=tuple(changed if each is existing else each for each in table.routes)))
-    wake_vpc(call, table.vpc_id)
+    call.wake_vpcs(table.vpc_id)
     return {}
 
 
@@ -148,7 +147,7 @@ def delete_route(
     if existing.target == LOCAL:
         raise EC2Error("InvalidParameterValue", f"cannot remove local route {destination} in route table {table.id}")
     call.tx.put(replace(table, routes=tuple(each for each in table.routes if each is not existing)))
-    wake_vpc(call, table.vpc_id)
+    call.wake_vpcs(table.vpc_id)
     return {}
 
 

@@ -12,7 +12,6 @@ from orchestrator.api.ec2.security_groups import (
     find_group,
     find_named_group,
     show_peer_group,
-    wake_network,
 )
 from orchestrator.api.operation import Answer, Call, operation, show_page
 from orchestrator.model import ids
@@ -105,7 +104,7 @@ def _peer_group(call: Call, group: SecurityGroup, pair: Mapping[str, Any]) -> Pe
 def _change(call: Call, group: SecurityGroup, changed: SecurityGroup) -> None:
     if changed.rules != group.rules:
         call.tx.put(changed)
-        wake_network(call, changed)
+        call.wake_vpcs(changed.vpc_id)
 
 
 # --- authorise --------------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ def delete_security_group(call: Call, *, group_id: str | None = None, group_name
     if used or any(other.id != group.id for other, _ in references(call, group)):
         raise dependency_violation(f"resource {group.id} has a dependent object")
     call.tx.delete(group)
-    wake_network(call, group)
+    call.wake_vpcs(group.vpc_id)
     return {"Return": True, "GroupId": group.id}
 
 
@@ -127,13 +127,6 @@ def references(call: Call, group: SecurityGroup) -> Iterator[tuple[SecurityGroup
             for rule in other.rules:
                 if rule.group_id == group.id and (not rule.peering_id or rule.peering_id in peers):
                     yield other, rule
-
-
-def wake_network(call: Call, group: SecurityGroup) -> None:
-    """Have the group's VPC look at its rules again."""
-    vpc = call.tx.get(Vpc, group.vpc_id)
-    if vpc is not None:
-        call.tx.wake(vpc)
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------

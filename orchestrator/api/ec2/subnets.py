@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final
 
-from orchestrator.api.ec2.vpcs import only_attribute, wake_vpcs
+from orchestrator.api.ec2.vpcs import only_attribute
 from orchestrator.api.operation import Answer, Call, describe, operation
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error, dependency_violation, missing_parameter, one_of, unsupported
@@ -151,7 +151,7 @@ def delete_subnet(call: Call, *, subnet_id: str) -> Answer:
             call.tx.put(replace(table, associations=_without(table.associations, subnet)))
     delete_flow_logs(call.tx, subnet.id)
     call.tx.delete(subnet)
-    wake_vpcs(call, subnet.vpc_id)
+    call.wake_vpcs(subnet.vpc_id)
     return {}
 
 
@@ -199,7 +199,7 @@ def modify_subnet_attribute(
     if getattr(subnet, field) != value:
         changed: dict[str, Any] = {field: value}
         call.tx.put(replace(subnet, **changed))
-        wake_vpcs(call, subnet.vpc_id)
+        call.wake_vpcs(subnet.vpc_id)
     return {}
 
 
@@ -227,7 +227,7 @@ def disassociate_subnet_cidr_block(call: Call, *, association_id: str) -> Answer
                 _refuse_in_use(call, subnet, association)
                 kept = tuple(each for each in subnet.ipv6_cidrs if each.id != association_id)
                 call.tx.put(replace(subnet, ipv6_cidrs=kept, assign_ipv6_on_creation=False))
-                wake_vpcs(call, subnet.vpc_id)
+                call.wake_vpcs(subnet.vpc_id)
                 shown = _show_association(association, "disassociating")
                 return {"SubnetId": subnet.id, "Ipv6CidrBlockAssociation": shown}
     raise ids.missing("subnet-cidr-assoc", [association_id])

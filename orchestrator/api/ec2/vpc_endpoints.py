@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from orchestrator.api.ec2.launch_options import Structure
-from orchestrator.api.ec2.vpcs import wake_vpcs
 from orchestrator.api.operation import Answer, Call, describe, operation, show_page, with_client_token
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error, invalid_parameter, missing_parameter, one_of, unsupported
@@ -157,7 +156,7 @@ def _hold(call: Call, endpoint: VpcEndpoint, table_ids: Iterable[str]) -> VpcEnd
         changed = call.tx.put(replace(table, routes=(*table.routes, route)))
         check_count(call.tx, changed, destination)
     if tables:
-        wake_vpcs(call, endpoint.vpc_id)
+        call.wake_vpcs(endpoint.vpc_id)
     return replace(endpoint, route_table_ids=(*endpoint.route_table_ids, *(table.id for table in tables)))
 
 
@@ -172,7 +171,7 @@ def _let_go(call: Call, endpoint: VpcEndpoint, table_ids: Sequence[str]) -> VpcE
         if table is not None:
             call.tx.put(replace(table, routes=tuple(each for each in table.routes if each.target != endpoint.id)))
     if table_ids:
-        wake_vpcs(call, endpoint.vpc_id)
+        call.wake_vpcs(endpoint.vpc_id)
     kept = tuple(table_id for table_id in endpoint.route_table_ids if table_id not in table_ids)
     return replace(endpoint, route_table_ids=kept)
 

@@ -196,20 +196,12 @@ def modify_vpc_tenancy(call: Call, *, vpc_id: str, instance_tenancy: str) -> Ans
     return {"ReturnValue": True}
 
 
-def wake_vpcs(call: Call, *vpc_ids: str) -> None:
-    """Have these VPCs look at their rows again; those that are gone too, so that they leave the host."""
-    for vpc_id in vpc_ids:
-        vpc = call.tx.get(Vpc, vpc_id)
-        if vpc is not None:
-            call.tx.wake(vpc)
-
-
 def wake_with_peers(call: Call, vpc: Vpc) -> None:
     """What a VPC is called and where it reaches matters to those that it is peered with."""
     call.tx.wake(vpc)
     for peering in call.tx.all(PeeringConnection, vpc_ids=vpc.id):
         if peering.state == "active":
-            wake_vpcs(call, peering.other(vpc.id).vpc_id)
+            call.wake_vpcs(peering.other(vpc.id).vpc_id)
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------
