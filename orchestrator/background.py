@@ -188,7 +188,7 @@ def as_flags(config: Config) -> list[str]:
     flags = []
     for key in KEYS:
         value = getattr(config, key.attribute)
-        if value and key.attribute in ("state_dir", "images_dir", "tls_certificate", "tls_key"):
+        if value and key.attribute in ("state_dir", "images_dir", "import_dir", "tls_certificate", "tls_key"):
             value = Path(value).absolute()
         flags += [f"{key.flag}={str(value).lower() if isinstance(value, bool) else value}"]
     return flags

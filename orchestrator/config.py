@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from orchestrator.model.rate import KINDS, Rate, parse_rate
+
 DEFAULT_FILES = (Path("/etc/orchestrator/config.toml"), Path("~/.config/orchestrator/config.toml"))
 DEFAULT_REGIONS = "us-east-1:a,b,c us-west-2:a"
 
@@ -67,8 +69,38 @@ class Config:
     network_egress: str = _key(
         "on", "whether guests may reach beyond this host", allowed=("on", "off"), name="network.egress"
     )
+    import_dir: str = _key(
+        "",
+        "a folder below which anyone with an account can import files (file:///...); empty: none",
+        name="storage.import_dir",
+    )
+    passphrase_file: str = _key(
+        "",
+        "a file that only its owner may read, with the passphrase that protects the key store's master key",
+        name="keys.passphrase_file",
+    )
+    max_depth: int = _key(
+        16, "how many layers a volume may lie on, itself included, before they are merged", name="storage.max_depth"
+    )
     stop_timeout_s: int = _key(120, "how long a guest may take to shut down before its plug is pulled")
     reboot_timeout_s: int = _key(240, "how long a guest may take to reboot before it is reset")
+    quotas: str = _key(
+        "", "how much an account may have in a region, where not as usual: 'instances=100 vpcs=5 vcpus=none'"
+    )
+    rate_read: str = _key(
+        "2000/1000",
+        "calls that only read, per account and region: how many at once, and how many a second; or off",
+        name="api.rate_read",
+    )
+    rate_write: str = _key("1000/500", "calls that change something", name="api.rate_write")
+    rate_intensive: str = _key(
+        "1000/400", "calls that cost most, such as RunInstances and CreateSnapshot", name="api.rate_intensive"
+    )
+    audit_kept: int = _key(
+        20_000,
+        "how many events of the audit log stay in the store; older ones are moved to files",
+        name="audit.kept",
+    )
     terminated_kept_s: int = _key(3600, "how long terminated instances stay visible")
     workers: int = _key(8, "how many resources are worked on at once")
     log_level: str = _key("info", "how much is logged", allowed=("debug", "info", "warning", "error"), name="log.level")
@@ -88,6 +120,29 @@ class Config:
         if not table:
             raise ConfigError("regions: at least one is needed, for example us-east-1:a,b")
         return table
+
+    def quota_table(self) -> dict[str, int | None]:
+        """Name -> number, None for none, of those that are set."""
+        if not self.quotas:
+            return {}
+        from orchestrator.model.quota import parse_quotas  # knows every kind of resource: too slow for each command
+
+        try:
+            return parse_quotas(self.quotas)
+        except ValueError as error:
+            raise ConfigError(f"quotas: {error}") from None
+
+    def rates(self) -> dict[str, Rate]:
+        """Of requests, by kind of action; one that is not limited is not there."""
+        found = {}
+        for kind in KINDS:
+            try:
+                rate = parse_rate(getattr(self, f"rate_{kind}"))
+            except ValueError as error:
+                raise ConfigError(f"api.rate_{kind}: {error}") from None
+            if rate is not None:
+                found[kind] = rate
+        return found
 
     @property
     def endpoint(self) -> str:
@@ -206,6 +261,14 @@ def _check(config: Config) -> None:
     for name in ("cpu_overcommit", "memory_overcommit", "workers"):
         if getattr(config, name) <= 0:
             raise ConfigError(f"{name}: {getattr(config, name)} must be above 0")
+    if config.import_dir and not Path(config.import_dir).is_absolute():
+        raise ConfigError(f"storage.import_dir: '{config.import_dir}' must be an absolute path")
+    if config.audit_kept < 1000:
+        raise ConfigError(f"audit.kept: {config.audit_kept} must be at least 1000")
+    config.quota_table()
+    config.rates()
+    if config.max_depth < 2:
+        raise ConfigError(f"storage.max_depth: {config.max_depth} must be at least 2: a volume and what it is made of")
     if config.public_bridge and config.public_range == "auto":
         raise ConfigError(
             f"network.public_bridge: with '{config.public_bridge}', set network.public_range to a part of the bridge's "

@@ -1,6 +1,6 @@
 """The controller: every room put together, started in order and ended in order.
 
-    store -> host -> networks, instances, builds, layers -> loop
+    store -> host -> networks, instances, volumes, ... -> loop
                          ^                                    |
                   metadata server                        gateway (HTTP)
 
@@ -29,27 +29,40 @@ from pathlib import Path
 
 from aiohttp import web
 
+from orchestrator.api import patience
 from orchestrator.api.gateway import Gateway
-from orchestrator.api.operation import Settings
+from orchestrator.api.operation import LayerUse, Settings
 from orchestrator.config import Config
 from orchestrator.host import Host, HostError, Probe, Router, ranges
+from orchestrator.keys import open_key_ring
 from orchestrator.metadata.server import MetadataServer
 from orchestrator.model.account import ANONYMOUS_ACCOUNT, AccessKey, Account
-from orchestrator.model.image import Build, Layer
+from orchestrator.model.image import Build, ExportTask, Image, ImportTask
 from orchestrator.model.instance import Instance
+from orchestrator.model.kms import Key
+from orchestrator.model.layer import Layer
 from orchestrator.model.lifecycle import State
+from orchestrator.model.owned import is_needed
+from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.trace import Trace
+from orchestrator.model.volume import Volume
 from orchestrator.model.vpc import NatGateway, PeeringConnection, Vpc
 from orchestrator.reconcile.build import Builds, register_catalogue
 from orchestrator.reconcile.flow_log import FlowLogs
+from orchestrator.reconcile.image import Images
+from orchestrator.reconcile.image_task import ImageTasks
 from orchestrator.reconcile.instance import Instances, Limits
-from orchestrator.reconcile.layer import Layers
+from orchestrator.reconcile.key import KeyCalendar
+from orchestrator.reconcile.layer import LayerFiles, Layers, only_child
 from orchestrator.reconcile.loop import Loop
 from orchestrator.reconcile.nat_gateway import NatGateways
 from orchestrator.reconcile.network import LOOK_EACH_S, Networks
 from orchestrator.reconcile.peering import Peerings
 from orchestrator.reconcile.plan import plan
+from orchestrator.reconcile.recycle_bin import RecycleBin
+from orchestrator.reconcile.snapshot import Snapshots
 from orchestrator.reconcile.trace import trace
+from orchestrator.reconcile.volume import Volumes
 from orchestrator.store import Store
 
 log = logging.getLogger(__name__)
@@ -70,6 +83,7 @@ class RealHostView:
     host: Host
     router: Callable[[str], Router | None] = lambda vpc_id: None  # what a VPC's rows come to
     egress: bool = True  # whether anything of a guest may leave this host
+    verify: Callable[[str], list[str]] = lambda layer_id: []  # what is wrong with a layer's file
 
     def console(self, instance_id: str) -> bytes:
         return self.host.compute.console(instance_id)
@@ -133,6 +147,19 @@ class RealHostView:
     def recipes(self) -> list[str]:
         return self.host.storage.recipes()
 
+    def storage(self) -> list[LayerUse]:
+        with _as_os_error():
+            names = self.host.storage.layers()
+            seen = [status for name in names if (status := self.host.storage.observe_layer(name)) is not None]
+        return [LayerUse(each.name, each.size_bytes, each.own_bytes, each.parent) for each in seen]
+
+    def storage_room(self) -> tuple[int, int]:
+        with _as_os_error():
+            return self.host.storage.free_bytes(), self.host.storage.total_bytes()
+
+    def verify_layer(self, layer_id: str) -> list[str]:
+        return self.verify(layer_id)
+
     def receive_upload(self, upload_id: str, chunks: Iterator[bytes], limit_bytes: int) -> str:
         return self.host.storage.receive_upload(upload_id, chunks, limit_bytes)
 
@@ -149,7 +176,7 @@ def _as_os_error() -> Iterator[None]:
 def open_store(config: Config) -> Store:
     # Others may pass through, since QEMU runs as another user; what is secret is closed file by file.
     config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
-    return Store(config.state_dir / "orchestrator.db")
+    return Store(config.state_dir / "orchestrator.db", kept_events=config.audit_kept)
 
 
 def deployment_id(store: Store) -> str:
@@ -170,6 +197,10 @@ def settle_public_range(config: Config, store: Store) -> Config:
         known = str(ranges.choose()) if config.host == "libvirt" else SIMULATED_RANGE
         store.set_meta("public_range", known)
     return replace(config, public_range=known)
+
+
+def passphrase_file(config: Config) -> Path | None:
+    return Path(config.passphrase_file) if config.passphrase_file else None
 
 
 def credentials_file(config: Config) -> Path:
@@ -241,17 +272,28 @@ class Controller:
             def appeared(vpc_id: str) -> None:
                 loop.wake(Vpc.KIND, vpc_id, after_s=LOOK_EACH_S)  # from then on it asks for itself
 
+            keys = open_key_ring(self.config.state_dir / "keys", passphrase_file(self.config))
             networks = Networks(self.store, self.host.network, metadata, appeared)
-            instances.append(Instances(self.store, self.host, networks, self._clock, self._limits()))
+            files = LayerFiles(self.store, self.host.storage, keys)
+            depth = self.config.max_depth
+            instances.append(Instances(self.store, self.host, networks, files, self._clock, self._limits(), depth))
             builds = Builds(self.store, self.host.storage, self._clock)
-            layers = Layers(self.store, self.host.storage)
+            tasks = ImageTasks(self.store, files, keys, self._clock, import_dir=self.config.import_dir)
+            calendar = KeyCalendar(self.store, keys, self._clock)
             steps = {
                 Instance.KIND: instances[0].step,
                 Vpc.KIND: networks.step,
                 NatGateway.KIND: NatGateways(self.store, self._clock).step,
                 PeeringConnection.KIND: Peerings(self.store, self._clock).step,
                 Build.KIND: builds.step,
-                Layer.KIND: layers.step,
+                Layer.KIND: Layers(self.store, files).step,
+                Volume.KIND: Volumes(self.store, files, self._clock, depth).step,
+                Snapshot.KIND: Snapshots(self.store, files, self._clock).step,
+                Image.KIND: Images(self.store).step,
+                ImportTask.KIND: tasks.step_import,
+                ExportTask.KIND: tasks.step_export,
+                Key.KIND: calendar.step,
+                RecycleBin.KIND: RecycleBin(self.store, self._clock).step,
             }
             flow_logs = FlowLogs(
                 self.store, self.host.network, self._router, self.config.state_dir / "flow-logs", self._clock
@@ -264,25 +306,34 @@ class Controller:
                     self.host,
                     self._router,
                     egress=self.config.network_egress == "on",
+                    verify=files.verify,
                 ),
+                keys,
                 self._clock,
                 any_credentials=self.config.auth == "any",
             )
+            self.store.trail.start()
+            stack.push_async_callback(event_loop.run_in_executor, None, self.store.trail.stop)
             metadata.start(event_loop)
             stack.push_async_callback(metadata.stop)
             gc.freeze()  # models and the store's rows stay: no collection needs to look at them again
             self._look_at_everything(loop)
+            loop.wake_all((Key.KIND, key_id) for key_id in calendar.due())
             self.host.compute.watch(lambda name: loop.wake(Instance.KIND, name))
             loop.start()
             stack.push_async_callback(event_loop.run_in_executor, None, loop.stop, GRACE_S)
             flow_logs.start()
             stack.push_async_callback(event_loop.run_in_executor, None, flow_logs.stop, GRACE_S)
 
-            runner = web.AppRunner(gateway.application(), access_log=None, shutdown_timeout=GRACE_S)
+            runner = web.AppRunner(
+                gateway.application(), access_log=None, shutdown_timeout=GRACE_S, lingering_time=patience.LINGER_S
+            )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             site = web.TCPSite(runner, self.config.address, self.config.port, ssl_context=self._tls())
             await site.start()
+            if runner.server is not None:
+                stack.callback(event_loop.create_task(gateway.patience.cut_silent(runner.server)).cancel)
             port = runner.addresses[0][1]
             self.endpoint = self.config.endpoint.rpartition(":")[0] + f":{port}"
             account = first_credentials(self.store, self.config, self.endpoint)
@@ -314,6 +365,9 @@ class Controller:
             ipv6_range=IPv6Network(self.config.ipv6_range),
             processors=processors * self.config.cpu_overcommit,
             memory_mib=memory_mib * self.config.memory_overcommit,
+            import_dir=self.config.import_dir,
+            quotas=self.config.quota_table(),
+            rates=self.config.rates(),
         )
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -328,9 +382,31 @@ class Controller:
         settled = (State.STOPPED,)
         loop.wake_all((Instance.KIND, i.id) for i in self.store.all(Instance) if i.state not in settled)
         loop.wake_all((Build.KIND, b.id) for b in self.store.all(Build) if b.state in ("pending", "running"))
+        loop.wake_all((ImportTask.KIND, t.id) for t in self.store.all(ImportTask) if t.state in ("active", "deleting"))
+        loop.wake_all((ExportTask.KIND, t.id) for t in self.store.all(ExportTask) if t.state in ("active", "deleting"))
+        loop.wake_all((Volume.KIND, v.id) for v in self.store.all(Volume) if not _is_settled(v))
+        loop.wake_all((Snapshot.KIND, s.id) for s in self.store.all(Snapshot, state="pending"))
+        loop.wake_all((Image.KIND, i.id) for i in self.store.all(Image, state="pending"))
+        loop.wake_all((Layer.KIND, each.id) for each in self.store.all(Layer) if self._is_idle(each))
+        loop.wake(RecycleBin.KIND, RecycleBin.KEY)
         loop.wake_all((Vpc.KIND, vpc_id) for vpc_id in self.host.network.routers())
         loop.wake_all((NatGateway.KIND, g.id) for g in self.store.all(NatGateway) if g.state != "available")
         loop.wake_all((PeeringConnection.KIND, p.id) for p in self.store.all(PeeringConnection) if p.state != "active")
+
+    def _is_idle(self, layer: Layer) -> bool:
+        """Whether nothing needs a layer, or one child alone, into which it is to be merged."""
+        return not is_needed(self.store, layer.id) or only_child(self.store, layer.id) is not None
+
+
+def _is_settled(volume: Volume) -> bool:
+    """Whether nothing was asked of it that is not done; what waits for a snapshot is found by that."""
+    attachment, modification = volume.attachment, volume.modification
+    return (
+        volume.state not in ("creating", "deleting")
+        and not volume.held_by
+        and (attachment is None or attachment.state == "attached")
+        and (modification is None or modification.state in ("completed", "failed"))
+    )
 
 
 def build_host(config: Config, deployment: str, accelerator: Callable[[], str]) -> Host:

@@ -12,10 +12,12 @@ from typing import Any
 
 import click
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import RequestPayloadError
 
 from orchestrator.config import Config
 from orchestrator.controller import Controller, build_host, deployment_id, open_store, settle_public_range
 from orchestrator.host import HostError
+from orchestrator.keys import KeyFileError
 from orchestrator.store import Store, StoreError
 
 _EXTRA = ("request_id", "action", "code", "account")
@@ -44,12 +46,16 @@ def set_up_logging(config: Config) -> None:
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
     for noisy in ("aiohttp.access", "botocore", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    logging.getLogger("aiohttp.server").addFilter(_is_our_fault)
+    for name in ("aiohttp.server", "asyncio"):
+        logging.getLogger(name).addFilter(is_our_fault)
 
 
-def _is_our_fault(record: logging.LogRecord) -> bool:
-    """What is no HTTP is the caller's affair: it is answered, and not logged."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+def is_our_fault(record: logging.LogRecord) -> bool:
+    """What is no HTTP is the caller's affair: it is answered, or hung up on, and not logged. Nor is a host in the
+    request's target that is no name, at which yarl raises UnicodeError."""
+    error = record.exc_info[1] if record.exc_info else None
+    by_target = record.name == "asyncio" and isinstance(error, UnicodeError)
+    return not (by_target or isinstance(error, HttpProcessingError | RequestPayloadError))
 
 
 def serve(config: Config) -> int:
@@ -75,6 +81,9 @@ def serve(config: Config) -> int:
     try:
         controller = Controller(config, store, host)
         asyncio.run(controller.run(lambda endpoint: click.echo(f"orchestrator is serving on {endpoint}")))
+    except KeyFileError as error:
+        click.echo(f"the key store cannot be opened: {error}", err=True)
+        return 1
     except OSError as error:
         click.echo(f"{config.endpoint} cannot be served: {error.strerror or error}", err=True)
         return 1

@@ -85,6 +85,10 @@ class Serving:
         self.log.close()
         return code
 
+    def log_tail(self, lines: int = 60) -> str:
+        """The end of what it has logged."""
+        return "\n".join(self.state_dir.with_suffix(".log").read_text().splitlines()[-lines:])
+
     def client(self, service: str, **changes: str) -> Any:
         """A boto3 client of the deployment's first account."""
         keys = json.loads((self.state_dir / "credentials.json").read_text())

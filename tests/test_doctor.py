@@ -16,11 +16,11 @@ import pytest
 from orchestrator import doctor
 from orchestrator.config import Config
 from orchestrator.controller import deployment_id, open_store
-from orchestrator.host import Disk, Host, Machine, checks, ranges
+from orchestrator.host import Disk, Host, LayerFile, Machine, checks, ranges
 from orchestrator.host.checks import Expectation, Finding, Standing
 from orchestrator.host.memory import memory_host
 from orchestrator.host.probe import Trial, boot_id, try_accelerator, try_kvm
-from orchestrator.model.image import Layer
+from orchestrator.model.layer import Layer
 
 Answers = dict[str, tuple[int, str]]
 
@@ -462,7 +462,7 @@ def machine(name: str) -> Machine:
         cores=1,
         threads=1,
         memory_mib=128,
-        disks=(Disk(layer=f"layer-of-{name}", target="vda", serial="vol"),),
+        disks=(Disk(chain=(LayerFile(f"layer-of-{name}"),), serial="vol"),),
         nics=(),
     )
 

@@ -1,4 +1,4 @@
-"""The store: transactions, indexes, the work queue, tokens, and what survives a kill."""
+"""The store: transactions, indexes, the work queue, tokens, versions, bounds, and what survives a kill or a fault."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
+import orchestrator.store as store_module
 from orchestrator.model.key_pair import KeyPair
 from orchestrator.model.vpc import Subnet, default_network
-from orchestrator.store import SCHEMA_VERSION, Store, StoreError
+from orchestrator.store import SCHEMA_VERSION, TOKENS_KEPT, Store, StoreError, StoreUnavailable
+from orchestrator.trail import verify
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -211,4 +215,237 @@ def test_what_was_committed_survives_a_kill(path: Path) -> None:
     names = [key.name for key in store.all(KeyPair)]
     assert {f"k{number}" for number in range(last + 1)} <= set(names)
     assert all(names.count(name) == 2 for name in set(names[-10:])), "half a transaction was kept"
+    store.close()
+
+
+# --- versions ---------------------------------------------------------------------------------------------------------
+
+FIRST_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE resource (
+    kind TEXT NOT NULL, id TEXT NOT NULL, revision INTEGER NOT NULL, document BLOB NOT NULL, PRIMARY KEY (kind, id)
+) WITHOUT ROWID;
+CREATE TABLE wake (kind TEXT NOT NULL, id TEXT NOT NULL, serial INTEGER NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID;
+CREATE TABLE token (
+    scope TEXT NOT NULL, token TEXT NOT NULL, fingerprint TEXT NOT NULL, answer BLOB NOT NULL, created TEXT NOT NULL,
+    PRIMARY KEY (scope, token)
+) WITHOUT ROWID;
+CREATE TABLE event (number INTEGER PRIMARY KEY, time TEXT NOT NULL, account TEXT NOT NULL, document BLOB NOT NULL);
+INSERT INTO meta VALUES ('schema', '1');
+"""
+
+
+def make_first(path: Path, events: int = 3) -> None:
+    """A store as the first version wrote it."""
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.executescript(FIRST_SCHEMA)
+        row = replace(key_pair(1), revision=7)
+        db.execute("INSERT INTO resource VALUES ('key-pair', ?, 7, ?)", (row.id, msgspec.json.encode(row)))
+        for number in range(events):
+            event = {
+                "eventTime": NOW.isoformat(),
+                "eventSource": "ec2.amazonaws.com",
+                "eventName": f"Create{number}",
+                "awsRegion": "us-east-1",
+                "sourceIPAddress": "127.0.0.1",
+                "requestID": f"r-{number}",
+                "userIdentity": {"accountId": "1" * 12, "accessKeyId": "AKIA", "arn": "arn:aws:iam::1:root"},
+                "requestParameters": {"Name": "é\n"},
+            }
+            sql = "INSERT INTO event VALUES (NULL, ?, ?, ?)"
+            db.execute(sql, (event["eventTime"], "1" * 12, msgspec.json.encode(event)))
+        db.commit()
+
+
+def test_an_older_store_is_upgraded_after_a_copy_was_made(path: Path) -> None:
+    make_first(path)
+    store = Store(path)
+    assert store.meta("schema") == str(SCHEMA_VERSION)
+    assert store.get(KeyPair, key_pair(1).id) == replace(key_pair(1), revision=7)
+    assert [event["eventName"] for event in store.events()] == ["Create2", "Create1", "Create0"]
+    first = store.events()[-1]
+    assert first["eventTime"] == "2026-01-02T03:04:05Z" and first["requestParameters"] == {"Name": "é\n"}
+    assert first["recipientAccountId"] == "1" * 12 and first["readOnly"] is False
+    assert store._db.execute("PRAGMA auto_vacuum").fetchone()[0] == 2
+    store.close()
+    assert verify(path.parent).problems == []
+    copy = path.with_name("orchestrator.db.1.copy")
+    assert copy.stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(copy)) as db:
+        assert db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()[0] == "1"
+        assert db.execute("SELECT count(*) FROM event").fetchone()[0] == 3
+    Store(path).close()
+
+
+def test_an_upgrade_that_is_cut_off_is_done_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_first(path)
+    upgrade = store_module._UPGRADES[1]
+
+    def cut_off(db: sqlite3.Connection) -> None:
+        upgrade(db)
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(store_module._UPGRADES, 1, cut_off)
+    with pytest.raises(ZeroDivisionError):
+        Store(path)
+    monkeypatch.setitem(store_module._UPGRADES, 1, upgrade)
+    store = Store(path)
+    assert len(store.events()) == 3
+    store.close()
+
+
+def test_scrubbing_takes_copies_of_older_versions_too(path: Path) -> None:
+    make_first(path)
+    store = Store(path)
+    with store.write() as tx:
+        tx.scrub()
+    assert not path.with_name("orchestrator.db.1.copy").exists()
+    store.close()
+
+
+def test_what_is_no_store_is_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE mine (x)")
+    with pytest.raises(StoreError, match="not a store of orchestrator's"):
+        Store(path)
+
+
+# --- what can be wrong ------------------------------------------------------------------------------------------------
+
+
+def test_a_torn_store_says_so(path: Path) -> None:
+    store = Store(path)
+    with store.write() as tx:
+        tx.put_all(key_pair(number) for number in range(500))
+    store.close()
+    content = bytearray(path.read_bytes())
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(StoreError, match=r"damaged.*orc restore"):
+        Store(path)
+    path.write_bytes(b"not a database at all" * 500)
+    with pytest.raises(StoreError, match=r"damaged.*orc restore"):
+        Store(path)
+
+
+def test_a_row_that_cannot_be_read_is_named(path: Path) -> None:
+    store = Store(path)
+    with store.write() as tx:
+        tx.put(key_pair(1))
+    store._db.execute("UPDATE resource SET document = '{'")
+    store.close()
+    with pytest.raises(StoreError, match=f"damaged.*{key_pair(1).id}"):
+        Store(path)
+
+
+def test_a_store_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    (tmp_path / "orchestrator.db").mkdir()
+    with pytest.raises(StoreError, match="cannot be used: Is a directory"):
+        Store(tmp_path / "orchestrator.db")
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be used"):
+        Store(tmp_path / "file" / "orchestrator.db")
+
+
+def test_a_store_that_another_program_has_locked_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store(path).close()
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **named: connect(*given, timeout=0.05, **named))
+    with closing(connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="locked by another program"):
+            Store(path)
+    Store(path).close()
+
+
+@pytest.mark.parametrize(
+    ("break_", "mend"),
+    [
+        ("PRAGMA query_only=ON", "PRAGMA query_only=OFF"),
+        ("PRAGMA max_page_count=1", "PRAGMA max_page_count=1000000"),
+    ],
+    ids=["read-only", "full"],
+)
+def test_what_cannot_be_committed_changes_nothing_and_reading_goes_on(path: Path, break_: str, mend: str) -> None:
+    store = Store(path)
+    with store.write() as tx:
+        tx.put(key_pair(1))
+    store._db.execute(break_).fetchall()
+    with pytest.raises(StoreUnavailable, match="cannot be written just now"), store.write() as tx:
+        tx.put_all(key_pair(number) for number in range(2, 2000))
+        tx.record({"eventName": "Lost"})
+    assert [key.name for key in store.all(KeyPair)] == ["k1"]
+    store._db.execute(mend).fetchall()
+    with store.write() as tx:
+        tx.put(key_pair(2))
+        tx.record({"eventName": "Kept"})
+    assert len(store.all(KeyPair)) == 2
+    store.close()
+    assert verify(path.parent).problems == []
+
+
+def test_while_another_program_holds_the_lock_writes_are_refused(path: Path) -> None:
+    store = Store(path)
+    store._db.execute("PRAGMA busy_timeout=20").fetchall()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="locked"), store.write() as tx:
+            tx.put(key_pair(1))
+        assert store.all(KeyPair) == []
+    with store.write() as tx:
+        tx.put(key_pair(1))
+    store.close()
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_are_forgotten_after_two_days(path: Path) -> None:
+    store = Store(path, durable=False)
+    with store.write() as tx:
+        for number in range(1200):
+            tx.spend_token("s", f"old-{number}", "f", b"answer")
+    old = (datetime.now(UTC) - TOKENS_KEPT - timedelta(minutes=1)).isoformat()
+    store._db.execute("UPDATE token SET created = ?", (old,))
+    with store.write() as tx:
+        tx.spend_token("s", "new", "f", b"answer")
+    store.tidy()
+    assert store.token("s", "old-0") is None and store.token("s", "new") == ("f", b"answer")
+    assert store._db.execute("SELECT count(*) FROM token").fetchone()[0] == 1
+    store.close()
+
+
+def test_free_pages_are_given_back_while_others_write(path: Path) -> None:
+    store = Store(path, durable=False)
+    rows = [replace(key_pair(number), public_key="x" * 4000) for number in range(2000)]
+    with store.write() as tx:
+        tx.put_all(rows)
+    store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    large = path.stat().st_size
+    with store.write() as tx:
+        for row in rows:
+            tx.delete(row)
+    seen: list[int] = []
+    tidying = threading.Thread(target=store.tidy)
+    tidying.start()
+    while tidying.is_alive() or not seen:
+        with store.write() as tx:
+            tx.put(key_pair(len(seen) + 5000))
+        seen.append(len(seen))
+    tidying.join()
+    store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    assert path.stat().st_size < large / 10
+    assert len(store.all(KeyPair)) == len(seen)
+    store.close()
+
+
+def test_one_wake_up_for_each_resource(path: Path) -> None:
+    store = Store(path, durable=False)
+    for _ in range(100):
+        with store.write() as tx:
+            tx.wake(key_pair(1))
+    assert len(store.pending_wakes()) == 1
     store.close()

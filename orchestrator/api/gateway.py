@@ -12,13 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,8 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from botocore.model import ServiceModel
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from orchestrator.api import operations
+from orchestrator.api import authorisation, callers, limits, operations, patience
+from orchestrator.api.audit import Note, action_of
 from orchestrator.api.operation import Call, Caller, HostView, Operation, Settings, bind_operations, dispatch, provision
 from orchestrator.api.protocol import JSONProtocol, Protocol, load_model_file, load_service, protocol_for, read_form
 from orchestrator.api.signature import Credential, SignatureError, read_credential, verify
@@ -36,9 +36,11 @@ from orchestrator.model import ids
 from orchestrator.model.account import ANONYMOUS_ACCOUNT, AccessKey
 from orchestrator.model.errors import EC2Error, unsupported
 from orchestrator.model.instance import Instance
+from orchestrator.model.kms import Keys
 from orchestrator.model.lifecycle import State
+from orchestrator.model.session import make_deployment_secret
 from orchestrator.model.vpc import NetworkInterface
-from orchestrator.store import Store
+from orchestrator.store import Store, StoreUnavailable
 
 log = logging.getLogger("orchestrator.api")
 
@@ -46,6 +48,7 @@ MAX_BODY_BYTES = 2 << 20
 MAX_UPLOAD_BYTES = 64 << 30
 CHUNK_BYTES = 1 << 20
 DEFAULT_REGION = "us-east-1"
+EVERYWHERE = ("iam", "sts")  # services of no region, whose clients sign for one that the deployment may not have
 TUNNEL_TIMEOUT_S = 10.0
 
 ORC_MODEL = Path(__file__).with_name("orc") / "service-2.json"
@@ -53,7 +56,8 @@ ORC_MODEL = Path(__file__).with_name("orc") / "service-2.json"
 
 def load_models() -> dict[str, ServiceModel]:
     """The services that are spoken here, by the name in a credential's scope."""
-    return {"ec2": load_service("ec2"), "sts": load_service("sts"), "orc": load_model_file(ORC_MODEL)}
+    spoken = {name: load_service(name) for name in ("ec2", "sts", "iam", "kms", "cloudtrail")}
+    return {**spoken, "orc": load_model_file(ORC_MODEL)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +87,24 @@ class Gateway:
         store: Store,
         settings: Settings,
         host: HostView,
+        keys: Keys,
         clock: Callable[[], datetime],
         *,
         any_credentials: bool = False,
     ) -> None:
         self.store = store
         self.host = host
+        self._keys = keys
         self._settings = settings
         self._clock = clock
         self._any_credentials = any_credentials
+        self._secret = make_deployment_secret(store)
         self._models = load_models()
         operations.load()
         self._operations: dict[tuple[str, str], Operation] = bind_operations(self._models)
+        self._limits = limits.Limits(settings.rates)
         self._streams: set[web.WebSocketResponse] = set()
+        self.patience = patience.Patience()
         self.registry = CollectorRegistry()
         self._calls = Counter("orc_api_calls_total", "API calls", ["service", "action", "code"], registry=self.registry)
         self._seconds = Histogram("orc_api_seconds", "Time to answer", ["service", "action"], registry=self.registry)
@@ -110,24 +119,31 @@ class Gateway:
         protocol = protocol_for(self._models["ec2"])
         service, action, code, status = "ec2", "Unknown", "", 200
         account = ""
+        note = Note(self._clock(), request_id, request.source, request.headers.get("User-Agent", ""))
         try:
             credential, caller = self.authenticate(request)
-            account = caller.account
-            service = _service(request, credential)
+            account, note.caller = caller.account, caller
+            service = note.service = _service(request, credential)
             protocol = self._protocol(service, request)
-            action, params = _parse(protocol, self._models[service], request)
-            self.authorise(caller, service, action)
-            body, content_type = self._dispatch(
-                protocol, service, action, params, caller, self._region(credential), request_id, request.source
-            )
+            action, note.params = _parse(protocol, self._models[service], request)
+            note.action, note.region = action, self._region(credential)
+            body, content_type = self._dispatch(protocol, caller, note)
         except (EC2Error, SignatureError) as error:
-            code, status = error.code, error.http_status
-            body, content_type = protocol.serialise_error(error.code, error.message, request_id, error.http_status)
+            code, status, message = error.code, error.http_status, error.message
+        except StoreUnavailable as error:
+            log.error("request %s: %s", request_id, error)
+            code, status, message = "Unavailable", 503, "The service's state cannot be written just now: try again"
         except Exception:
             log.exception("request %s failed", request_id)
-            code, status = "InternalError", 500
-            message = "An internal error has occurred"
+            code, status, message = "InternalError", 500, "An internal error has occurred"
+        if code:
+            note.refuse(code, message, status)
+            self._complete(note, request)
+            if note.service in self._models:  # also of a caller who was turned away before it was asked for
+                protocol = protocol_for(self._models[note.service])
             body, content_type = protocol.serialise_error(code, message, request_id, status)
+        if not note.recorded:
+            self.store.trail.note(note.event)
         seconds = time.perf_counter() - began
         known = action if (service, action) in self._operations else "other"
         self._calls.labels(service, known, code or "OK").inc()
@@ -143,48 +159,66 @@ class Gateway:
         )
         return Response(status, body, content_type, protocol.headers(request_id, code or None, status))
 
+    def _complete(self, note: Note, request: Request) -> None:
+        """What a request that was refused early says of itself, proven or not."""
+        if note.action == "Unknown":
+            note.action = action_of(request.headers.get("X-Amz-Target", ""), request.query, request.body)
+        if note.caller is None:
+            with suppress(SignatureError):
+                credential = read_credential(request.query, request.headers)
+                if credential is not None:
+                    key = self.store.get(AccessKey, credential.access_key)
+                    note.claimed_key, note.claimed_account = credential.access_key[:128], key.account if key else ""
+                    note.service, note.region = credential.service[:64], credential.region[:64]
+
     def authenticate(self, request: Request) -> tuple[Credential | None, Caller]:
         """Who is calling, proven by the signature (or taken at its word where anybody is)."""
         credential = read_credential(request.query, request.headers)
         if self._any_credentials:
-            key = credential.access_key if credential else ""
-            account = key if key.isdigit() and len(key) == 12 else ANONYMOUS_ACCOUNT
-            stored = self.store.get(AccessKey, key)
-            return credential, _caller(stored) if stored else Caller(
-                account=account, access_key=key, arn=f"arn:aws:iam::{account}:root", user_id=account
-            )
+            return credential, self._taken_at_its_word(credential)
         if credential is None:
             raise EC2Error("MissingAuthenticationToken", "Request is missing Authentication Token", 403)
-        access_key = self.store.get(AccessKey, credential.access_key)
-        # An unknown key is checked against a random secret, so that it takes as long as a known one.
-        secret = access_key.secret if access_key else secrets.token_hex(20)
+        now = self._clock()
+        claim = callers.look_up(self.store, self._secret, credential, now)
         try:
             verify(
                 credential,
-                secret,
+                claim.secret_key,
                 request.method,
                 request.path,
                 request.query,
                 request.headers,
                 request.body,
-                now=self._clock(),
+                now=now,
                 allow_unsigned_payload=request.body_is_streamed,
             )
         except SignatureError:
-            if access_key is None:
-                raise _unknown_key() from None
+            if claim.error is not None and not claim.known:
+                raise claim.error from None
             raise
-        if access_key is None or not access_key.active:
-            raise _unknown_key()
-        return credential, _caller(access_key)
+        if claim.caller is None:
+            raise claim.error or callers.unknown_key(credential.service)
+        callers.note_use(self.store, credential, claim.caller, now)
+        return credential, claim.caller
 
-    def authorise(self, caller: Caller, service: str, action: str) -> None:
-        """Every key is its account's root so far, and may do all that the account may."""
+    def _taken_at_its_word(self, credential: Credential | None) -> Caller:
+        """Whoever that is, with the rights of its account's root."""
+        if credential is not None:
+            known = callers.look_up(self.store, self._secret, credential, self._clock()).caller
+            if known is not None:
+                return replace(known, principal=None)
+        key = credential.access_key if credential else ""
+        return callers.root(key if key.isdigit() and len(key) == 12 else ANONYMOUS_ACCOUNT, key)
+
+    def authorise(self, call: Call) -> None:
+        """An account's root may do all that the account may; all others, what policies allow."""
+        if call.caller.principal is not None:
+            authorisation.authorise(call)
 
     def _region(self, credential: Credential | None) -> str:
         region = credential.region if credential else DEFAULT_REGION
         if region not in self._settings.regions:
-            if region in ("", "aws-global"):
+            if region in ("", "aws-global") or (credential and credential.service in EVERYWHERE):
                 return next(iter(self._settings.regions))
             if not self._settings.any_region:
                 allowed = ", ".join(self._settings.regions)
@@ -201,7 +235,17 @@ class Gateway:
             raise unsupported(f"The service '{service}' is not offered here; offered are {', '.join(self._models)}")
         return protocol_for(model)
 
-    def call(self, service: str, action: str, caller: Caller, region: str, request_id: str, source: str) -> Call:
+    def call(
+        self,
+        service: str,
+        action: str,
+        caller: Caller,
+        region: str,
+        request_id: str,
+        source: str,
+        *,
+        note: Note | None = None,
+    ) -> Call:
         """A call with no parameters yet, which reads the store."""
         return Call(
             service=service,
@@ -215,51 +259,60 @@ class Gateway:
             source=source,
             settings=self._settings,
             host=self.host,
+            keys=self._keys,
+            note=note,
         )
 
-    def _dispatch(
-        self,
-        protocol: Protocol,
-        service: str,
-        action: str,
-        params: dict[str, Any],
-        caller: Caller,
-        region: str,
-        request_id: str,
-        source: str,
-    ) -> tuple[bytes, str]:
+    def _dispatch(self, protocol: Protocol, caller: Caller, note: Note) -> tuple[bytes, str]:
+        service, action = note.service, note.action
         bound = self._operations.get((service, action))
         if bound is None:
             raise unsupported(f"The action {action} is not supported")
-        blank = self.call(service, action, caller, region, request_id, source)
-        blank.params.update(params)
+        note.model, note.read_only = bound.model, not bound.writes
+        if not self._limits.take(caller.account, note.region, limits.kind_of(action, writes=bound.writes)):
+            raise limits.refusal(service)
+        blank = self.call(service, action, caller, note.region, note.request_id, note.source, note=note)
+        blank.params.update(note.params or {})
+        self.authorise(blank)
         result = dispatch(self.store, bound, blank)
-        return protocol.serialise(self._models[service].operation_model(action), result, request_id)
+        return protocol.serialise(self._models[service].operation_model(action), result, note.request_id)
 
     # --- the server ---
 
     def application(self) -> web.Application:
         """The aiohttp application. API calls run in threads, so that a slow one holds nobody up."""
-        application = web.Application(client_max_size=MAX_BODY_BYTES)
+        application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self.patience.watch])
         application.on_shutdown.append(self._close_streams)
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/metrics", self._metrics)
         application.router.add_put("/upload", self._upload)
         application.router.add_get("/console/{instance}", self._console)
-        application.router.add_get("/tunnel/{instance}/{port:\\d+}", self._tunnel)
+        application.router.add_get("/tunnel/{instance}/{port:[0-9]{1,5}}", self._tunnel)
         application.router.add_route("GET", "/{tail:.*}", self._api)
         application.router.add_route("POST", "/{tail:.*}", self._api)
         return application
 
     async def _api(self, request: web.Request) -> web.Response:
+        error: EC2Error | None = None
         try:
-            body = await request.read()
+            async with asyncio.timeout(patience.BODY_S):
+                body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             error = EC2Error("RequestEntityTooLarge", f"The request's body is over {MAX_BODY_BYTES} bytes", 413)
+        except TimeoutError:
+            error = EC2Error("RequestTimeout", f"The request's body took longer than {patience.BODY_S:.0f} s", 408)
+        except web.RequestPayloadError as malformed:
+            error = EC2Error("MalformedQueryString", f"The request's body cannot be read: {malformed}"[:200])
+        if error is not None:
+            note = Note(self._clock(), str(uuid4()), request.remote or "", request.headers.get("User-Agent", ""))
+            note.refuse(error.code, error.message, error.http_status)
+            self.store.trail.note(note.event)
             text, content_type = protocol_for(self._models["ec2"]).serialise_error(
-                error.code, error.message, str(uuid4()), error.http_status
+                error.code, error.message, note.request_id, error.http_status
             )
-            return web.Response(status=413, body=text, headers={"Content-Type": content_type})
+            refusal = web.Response(status=error.http_status, body=text, headers={"Content-Type": content_type})
+            refusal.force_close()  # what is left of the body is no request
+            return refusal
         answer = await asyncio.get_running_loop().run_in_executor(None, self.answer, _request(request, body))
         headers = {"Content-Type": answer.content_type, **answer.headers}
         return web.Response(status=answer.status, body=answer.body, headers=headers)
@@ -278,26 +331,37 @@ class Gateway:
     async def _upload(self, request: web.Request) -> web.Response:
         """Keep the body as an upload for ImportImage; answers its id and SHA-512."""
         loop = asyncio.get_running_loop()
+
+        def admit() -> None:
+            with self._streaming("Upload", _request(request, b"", streamed=True)) as call:
+                self.authorise(call)
+
         try:
-            await loop.run_in_executor(None, self.authenticate, _request(request, b"", streamed=True))
+            await loop.run_in_executor(None, admit)
         except (EC2Error, SignatureError) as error:
             return _stream_error(error)
         upload_id = ids.mint("upload")
         chunks: queue.Queue[bytes | None] = queue.Queue(maxsize=4)
+        whole = False
 
         def received() -> Iterator[bytes]:
             while (chunk := chunks.get()) is not None:
                 yield chunk
+            if not whole:  # whoever keeps it lets go of what there is
+                raise OSError("the upload was broken off")
 
         with ThreadPoolExecutor(max_workers=2) as pool:
             keeping = loop.run_in_executor(pool, self.host.receive_upload, upload_id, received(), MAX_UPLOAD_BYTES)
             try:
-                async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+                while chunk := await asyncio.wait_for(request.content.read(CHUNK_BYTES), patience.BODY_S):
                     while not keeping.done():
                         with suppress(queue.Full):
                             chunks.put_nowait(chunk)
                             break
                         await asyncio.sleep(0.005)
+                whole = True
+            except (OSError, web.RequestPayloadError) as broken:
+                log.info("%s was broken off: %s", upload_id, broken)  # TimeoutError is an OSError
             finally:
                 while not keeping.done():
                     with suppress(queue.Full):
@@ -332,18 +396,19 @@ class Gateway:
         loop = asyncio.get_running_loop()
 
         def opened() -> socket.socket:
-            credential, caller = self.authenticate(_request(request, b""))
-            call = self.call("orc", "Connect", caller, self._region(credential), str(uuid4()), request.remote or "")
-            provision(self.store, call)
-            instance = call.find(Instance, "i", request.match_info["instance"])
-            if instance.state is not State.RUNNING:
-                raise EC2Error(
-                    "IncorrectInstanceState", f"The instance '{instance.id}' is {instance.state}, not running"
-                )
-            try:
-                return connect(call, instance)
-            except OSError as error:
-                raise EC2Error("Unavailable", f"{instance.id} cannot be reached: {error}", 503) from error
+            with self._streaming("Connect", _request(request, b"")) as call:
+                call.params["InstanceId"] = request.match_info["instance"]
+                self.authorise(call)
+                provision(self.store, call)
+                instance = call.find(Instance, "i", request.match_info["instance"])
+                if instance.state is not State.RUNNING:
+                    raise EC2Error(
+                        "IncorrectInstanceState", f"The instance '{instance.id}' is {instance.state}, not running"
+                    )
+                try:
+                    return connect(call, instance)
+                except OSError as error:
+                    raise EC2Error("Unavailable", f"{instance.id} cannot be reached: {error}", 503) from error
 
         try:
             guest = await loop.run_in_executor(None, opened)
@@ -378,6 +443,37 @@ class Gateway:
             writer.close()
         return stream
 
+    @contextmanager
+    def _streaming(self, action: str, request: Request) -> Iterator[Call]:
+        """A stream's call, authenticated. The audit log says who asked for what, and whether it was refused."""
+        note = Note(
+            self._clock(),
+            str(uuid4()),
+            request.source,
+            request.headers.get("User-Agent", ""),
+            service="orc",
+            action=action,
+            read_only=False,
+        )
+        try:
+            credential, note.caller = self.authenticate(request)
+            note.region = self._region(credential)
+            call = self.call("orc", action, note.caller, note.region, note.request_id, request.source, note=note)
+            note.params = call.params
+            yield call
+        except StoreUnavailable as error:
+            log.error("request %s: %s", note.request_id, error)
+            note.refuse("Unavailable", "The service's state cannot be written just now: try again", 503)
+            raise EC2Error(note.code, note.message, note.status) from error
+        except (EC2Error, SignatureError) as error:
+            note.refuse(error.code, error.message, error.http_status)
+            raise
+        finally:
+            if note.code:
+                self._complete(note, request)
+            note.params = {**(note.params or {}), "Path": request.path}
+            self.store.trail.note(note.event)
+
     async def _close_streams(self, _: web.Application) -> None:
         """They would last as long as people talk."""
         await asyncio.gather(*(stream.close(code=WSCloseCode.GOING_AWAY) for stream in tuple(self._streams)))
@@ -406,18 +502,6 @@ def _parse(protocol: Protocol, model: ServiceModel, request: Request) -> tuple[s
     if action not in model.operation_names:
         raise EC2Error("InvalidAction", f"The action {action[:64]} is not valid for this web service.")
     return action, protocol.parse(model.operation_model(action), form)
-
-
-def _caller(key: AccessKey) -> Caller:
-    return Caller(
-        account=key.account, access_key=key.id, arn=key.arn, user_id=key.account if not key.user else key.user
-    )
-
-
-def _unknown_key() -> EC2Error:
-    return EC2Error(
-        "AuthFailure", "AWS was not able to validate the provided access credentials: the access key is unknown", 401
-    )
 
 
 def _request(request: web.Request, body: bytes, *, streamed: bool = False) -> Request:

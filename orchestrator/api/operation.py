@@ -28,13 +28,17 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 from botocore import xform_name
-from botocore.model import ServiceModel
+from botocore.model import OperationModel, ServiceModel
 
-from orchestrator.model import ids
+from orchestrator.api.audit import Note
+from orchestrator.model import ids, quota
 from orchestrator.model.account import Account
 from orchestrator.model.errors import EC2Error, PartlyDone, dry_run, unsupported
 from orchestrator.model.filters import FilterTable, compile_filters
+from orchestrator.model.iam import Principal
+from orchestrator.model.kms import Keys
 from orchestrator.model.prefix_list import service_list_id, service_list_name, service_lists
+from orchestrator.model.rate import Rate
 from orchestrator.model.resource import EVERY_REGION, Resource
 from orchestrator.model.trace import Trace
 from orchestrator.model.vpc import PrefixList, Vpc, default_network
@@ -47,8 +51,17 @@ T = TypeVar("T")  # what a list lists: resources, and what is the same for all (
 # Members that are dealt with here: for every operation that has them, and for those that list.
 _EVERYWHERE = frozenset({"DryRun", "ClientToken"})
 _LISTING = frozenset({"MaxResults", "NextToken", "Filters"})
-_UNRECORDED = frozenset({"UserData", "PublicKeyMaterial"})  # what a request may carry that no log should
 _OTHER_ZONES = ("a", "b", "c")  # of a region that is not configured, where any is taken
+
+
+@dataclass(frozen=True, slots=True)
+class LayerUse:
+    """A layer's file as the host has it."""
+
+    layer_id: str
+    size_bytes: int  # virtual
+    own_bytes: int  # on the file system
+    parent_id: str
 
 
 class HostView(Protocol):
@@ -86,6 +99,15 @@ class HostView(Protocol):
 
     def recipes(self) -> list[str]: ...
 
+    def storage(self) -> list[LayerUse]:
+        """What lies on the disk, layer by layer."""
+
+    def storage_room(self) -> tuple[int, int]:
+        """Bytes free, and in all, where layers are kept."""
+
+    def verify_layer(self, layer_id: str) -> list[str]:
+        """What is wrong with a layer's file: a line for people each."""
+
     def receive_upload(self, upload_id: str, chunks: Iterator[bytes], limit_bytes: int) -> str: ...
 
 
@@ -100,6 +122,9 @@ class Settings:
     ipv6_range: IPv6Network = IPv6Network("2001:db8:ec00::/40")  # a VPC gets a /56 of it
     processors: float = 1e9  # that running instances may have in all, overcommit included
     memory_mib: float = 1e12
+    quotas: quota.Quotas = field(default_factory=dict)  # where they are not as in the table
+    rates: Mapping[str, Rate] = field(default_factory=dict)  # of requests, by kind of action; unlimited without one
+    import_dir: str = ""  # below which files of the host can be imported; empty: nowhere
 
     def zones(self, region: str) -> tuple[str, ...]:
         return self.regions.get(region) or tuple(region + letter for letter in _OTHER_ZONES)
@@ -111,6 +136,7 @@ class Caller:
     access_key: str
     arn: str
     user_id: str = ""
+    principal: Principal | None = None  # None: the account's root, who may do all that the account may
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +154,9 @@ class Call:
     source: str
     settings: Settings
     host: HostView
+    keys: Keys
     prepared: Any = None  # what the operation's `beforehand` made
+    note: Note | None = None  # for the audit log
 
     @property
     def tx(self) -> Transaction:
@@ -187,6 +215,7 @@ class Operation:
     listing: bool  # takes Filters, MaxResults and NextToken
     beforehand: Callable[[Mapping[str, Any]], Any] | None = None  # slow work, done before the transaction
     names: Mapping[str, str] = field(default_factory=dict)  # CamelCase member -> keyword
+    model: OperationModel | None = None
 
     def bind(self, model: ServiceModel) -> Operation:
         """Checked against the model: TypeError where the function and the model differ."""
@@ -206,7 +235,7 @@ class Operation:
         for name, parameter in parameters.items():
             if parameter.default is inspect.Parameter.empty and name not in required:
                 raise TypeError(f"{self.name} needs {name}, which the model does not require: give it a default")
-        return replace(self, names={members[name]: name for name in parameters})
+        return replace(self, names={members[name]: name for name in parameters}, model=model.operation_model(self.name))
 
     def arguments(self, params: Mapping[str, Any]) -> dict[str, Any]:
         chosen: dict[str, Any] = {}
@@ -272,15 +301,22 @@ def dispatch(store: Store, bound: Operation, call: Call) -> Answer:
             earlier: Answer = msgspec.msgpack.decode(spent[1])
             return earlier
         refused: PartlyDone | None = None
+        answer = {}
         try:
             answer = bound.handler(call, **arguments)
         except PartlyDone as partly:
             refused = partly
+        quota.check_changes(store, tx.changed, call.settings.quotas)
         if rehearsal:
             raise refused or dry_run()
         if token and refused is None:
             tx.spend_token(scope, token, _fingerprint(call.params), msgspec.msgpack.encode(answer))
-        tx.record(call.account, _event(call))
+        note = call.note or _note(call)
+        note.params, note.answer, note.model, note.read_only = call.params, answer, bound.model, False
+        if refused is not None:
+            note.refuse(refused.code, refused.message, refused.http_status)
+        tx.record(note.event())
+    note.recorded = True
     if refused is not None:
         raise refused
     return answer
@@ -306,19 +342,16 @@ def _fingerprint(params: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=repr).encode()).hexdigest()
 
 
-def _event(call: Call) -> dict[str, Any]:
-    return {
-        "eventTime": call.now.isoformat(),
-        "eventSource": f"{call.service}.amazonaws.com",
-        "eventName": call.action,
-        "awsRegion": call.region,
-        "sourceIPAddress": call.source,
-        "requestID": call.request_id,
-        "userIdentity": {"accountId": call.account, "accessKeyId": call.caller.access_key, "arn": call.caller.arn},
-        "requestParameters": json.loads(
-            json.dumps({k: v for k, v in call.params.items() if k not in _UNRECORDED}, default=str)
-        ),
-    }
+def _note(call: Call) -> Note:
+    return Note(
+        call.now,
+        call.request_id,
+        call.source,
+        service=call.service,
+        action=call.action,
+        region=call.region,
+        caller=call.caller,
+    )
 
 
 # --- lists: ids, filters and pages ------------------------------------------------------------------------------------

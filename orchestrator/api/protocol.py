@@ -10,6 +10,7 @@ all of them share, the compiling of shapes, is in `shapes`.
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -48,6 +49,8 @@ __all__ = [
     "protocol_for",
     "read_form",
 ]
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # as JSON can say it
 
 MAX_PARAMETERS = 10_000
 MAX_DEPTH = 32
@@ -346,6 +349,8 @@ class JSONProtocol(Protocol):
         if not isinstance(value, dict):
             raise EC2Error("SerializationException", "The body must be a JSON object in UTF-8")
         self._bound(value)
+        if _SURROGATE.search(wire) and not _is_text(value):
+            raise EC2Error("SerializationException", "The body has half of a surrogate pair, which is no character")
         return self._read_input(operation, value)
 
     def _bound(self, value: dict[str, Any]) -> None:
@@ -414,7 +419,8 @@ class JSONProtocol(Protocol):
         return "{", "}"
 
     def serialise_error(self, code: str, message: str, request_id: str, http_status: int = 400) -> tuple[bytes, str]:
-        kind = self._error_shapes.get(code, code)
+        # What every service is refused in EC2's words (UnsupportedOperation) is a shape of some.
+        kind = self._error_shapes.get(code) or self._error_shapes.get(f"{code}Exception", code)
         return json.dumps({"__type": kind, "message": message}).encode(), self.content_type
 
     def headers(self, request_id: str, code: str | None = None, http_status: int = 200) -> dict[str, str]:
@@ -425,6 +431,15 @@ class JSONProtocol(Protocol):
 
 
 PROTOCOLS: dict[str, type[Protocol]] = {kind.name: kind for kind in (EC2Protocol, QueryProtocol, JSONProtocol)}
+
+
+def _is_text(value: Any) -> bool:
+    """Whether all of it can be written in UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse_constant(name: str) -> Iterable[Any]:

@@ -66,11 +66,18 @@ def _blob_of(raw: Any) -> bytes:
 
 def _timestamp_of_text(raw: Any) -> datetime:
     if _EPOCH.fullmatch(raw):
-        return datetime.fromtimestamp(float(raw), UTC)
+        return _within_reason(datetime.fromtimestamp(float(raw), UTC))
     if len(raw) > 40:
         raise ValueError
     moment = parsedate_to_datetime(raw) if "," in raw else datetime.fromisoformat(raw)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    return _within_reason((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC))
+
+
+def _within_reason(moment: datetime) -> datetime:
+    """What can be reckoned with: a little more or less is a time too."""
+    if not 1000 <= moment.year < 9000:
+        raise ValueError
+    return moment
 
 
 def _integer_of_json(raw: Any) -> int:
@@ -92,7 +99,9 @@ def _boolean_of_json(raw: Any) -> bool:
 
 
 def _timestamp_of_json(raw: Any) -> datetime:
-    return _timestamp_of_text(raw) if isinstance(raw, str) else datetime.fromtimestamp(_float_of_json(raw), UTC)
+    if isinstance(raw, str):
+        return _timestamp_of_text(raw)
+    return _within_reason(datetime.fromtimestamp(_float_of_json(raw), UTC))
 
 
 OF_TEXT: dict[str, Callable[[Any], Any]] = {

@@ -31,8 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reboot": ("power:reboot", "Reboot instances."),
     "terminate": ("power:terminate", "End instances for good."),
     "wait": ("power:wait", "Wait until instances are in a state."),
-    "image": ("images:image", "Images: list, build, import, map, remove."),
+    "image": ("images:image", "Images: list, build, create, import, copy, share, map, remove."),
+    "bake": ("bake:bake", "Bake an image of a recipe: launch, provision, try, name."),
     "key": ("keys:key", "Key pairs, and where their private halves are kept."),
+    "key-store": ("key_store:key_store", "Keys that encrypt volumes."),
     "tag": ("tags:tag", "Tags of any resource."),
     "type": ("types:type_", "Instance types."),
     "group": ("groups:group", "Security groups and their rules."),
@@ -43,7 +45,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eni": ("interfaces:eni", "Network interfaces."),
     "eip": ("interfaces:eip", "Elastic IPs."),
     "trace": ("trace:trace", "Tell why a packet would pass, or not."),
-    "volume": ("networks:volume", "Volumes."),
+    "volume": ("volumes:volume", "Volumes: list, create, attach, detach, modify, remove."),
+    "snapshot": ("snapshots:snapshot", "Snapshots, and the recycle bin."),
+    "storage": ("storage:storage", "Layers: the tree of them, where space goes, what could be freed."),
     "env": ("environment:env", "Print export lines for AWS tools."),
     "configure-aws": ("environment:configure_aws", "Write a profile for AWS tools."),
     "whoami": ("environment:whoami", "Show who calls, and where."),
@@ -54,6 +58,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 class OrcGroup(click.Group):
     """Commands by name, each imported when it is needed."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._more: dict[str, list[click.Command]] = {}
+
+    def extend(self, name: str, command: click.Command) -> None:
+        """Give the group of that name one more command, when it is imported."""
+        self._more.setdefault(name, []).append(command)
+
     def list_commands(self, context: click.Context) -> list[str]:
         return [*COMMANDS, *(name for name in super().list_commands(context) if name not in COMMANDS)]
 
@@ -62,6 +74,9 @@ class OrcGroup(click.Group):
             return super().get_command(context, name)
         module, _, attribute = COMMANDS[name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+        if isinstance(command, click.Group):
+            for more in self._more.get(name, ()):
+                command.add_command(more)
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,7 +1,10 @@
-"""Images: built from recipes, imported from files, mapped to the AMI ids of code that was written for AWS.
+"""Images: built from recipes, made of instances, imported from files, copied, shared, and mapped to the AMI ids of code
+that was written for AWS.
 
-    recipe --build-->                                  +--> image
-    file or URL --download, checksum, upload--import-->+
+    recipe --build------------------------------------>+
+    file or URL --download, checksum, upload--import-->+--> image --share, deprecate, disable, rm-->
+    instance --create--------------------------------->+
+    image of any region --copy------------------------>+
 
 A download is checked here, before anybody opens it; what is in the file is for the controller to distrust.
 """
@@ -9,18 +12,28 @@ A download is checked here, before anybody opens it; what is in the file is for 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import click
 
-from orchestrator.cli.arguments import filter_option, filters_of, timeout_option, with_client
-from orchestrator.cli.client import Client
+from orchestrator.cli.arguments import (
+    filter_option,
+    filters_of,
+    instance_argument,
+    read_tag,
+    timeout_option,
+    with_client,
+)
+from orchestrator.cli.client import Client, escape
 from orchestrator.cli.launch import find_image
 from orchestrator.cli.output import (
     Column,
@@ -35,7 +48,7 @@ from orchestrator.cli.output import (
 )
 from orchestrator.cli.waiting import progress, transfer, wait_for
 
-FORMATS = ("qcow2", "raw", "vmdk", "vhd", "vhdx")
+FORMATS = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "ova")
 BUILD_TIMEOUT_S = 3600.0
 MAX_GIB = 32
 CHUNK_BYTES = 1 << 20
@@ -44,7 +57,7 @@ DOWNLOAD_TIMEOUT_S = 60.0
 
 @click.group()
 def image() -> None:
-    """Images: list, build, import, map, remove."""
+    """Images: list, build, create, import, copy, share, map, remove."""
 
 
 def _size_gib(one: Document) -> int | None:
@@ -60,6 +73,8 @@ COLUMNS = (
     Column("GIB", _size_gib),
     Column("AGE", lambda one: age(one.get("CreationDate"))),
     Column("PUBLIC", lambda one: one.get("Public"), wide=True),
+    Column("DEPRECATED", lambda one: one.get("DeprecationTime"), wide=True),
+    Column("PROTECTION", lambda one: one.get("DeregistrationProtection"), wide=True),
     Column("ROOT", lambda one: one.get("RootDeviceName"), wide=True),
     Column("OWNER", lambda one: one.get("OwnerId"), wide=True),
     Column("DESCRIPTION", lambda one: one.get("Description"), wide=True),
@@ -68,12 +83,14 @@ COLUMNS = (
 
 
 @image.command()
+@click.option("-a", "--all", "everything", is_flag=True, help="deprecated and disabled ones too")
 @filter_option
 @output_option
 @with_client
-def ls(client: Client, filter_words: tuple[str, ...], output: str) -> None:
+def ls(client: Client, everything: bool, filter_words: tuple[str, ...], output: str) -> None:
     """List images."""
-    found = client.pages("DescribeImages", "Images", Filters=filters_of(filter_words))
+    asked = {"IncludeDeprecated": True, "IncludeDisabled": True} if everything else {}
+    found = client.pages("DescribeImages", "Images", Filters=filters_of(filter_words), **asked)
     found.sort(key=lambda one: (one.get("Name", ""), one.get("CreationDate", "")))
     print_listing(found, COLUMNS, output, nothing="no images; `orc image recipes` shows what can be built")
 
@@ -284,17 +301,231 @@ def _upload(client: Client, path: Path, name: str) -> dict[str, Any]:
         return client.upload(_Told(file, advance), size_bytes)
 
 
+# --- of instances, and of other images --------------------------------------------------------------------------------
+
+
+@image.command()
+@instance_argument
+@click.argument("name")
+@click.option("--no-reboot", is_flag=True, help="do not shut it down for this: its guest agent is asked to hold still")
+@click.option("--description", metavar="TEXT", help="what it is")
+@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="a tag for the image and its snapshots")
+@_waiting_options
+@with_client
+def create(
+    client: Client,
+    instance: str,
+    name: str,
+    no_reboot: bool,
+    description: str | None,
+    tags: tuple[str, ...],
+    no_wait: bool,
+    timeout_s: float,
+) -> None:
+    """Make an image of an instance: of all its volumes, at one moment.
+
+    A running instance is shut down for it, and started again. With --no-reboot it goes on; without a guest agent what
+    it had not written yet is then missing, as after a power cut.
+
+    \b
+    orc image create web-1 web-2026-05
+    """
+    parameters: Document = {"InstanceId": client.find_one(instance), "Name": name, "NoReboot": no_reboot}
+    answer = client.ec2("CreateImage", **parameters, **_described(description, tags))
+    made = _await(client, answer["ImageId"], name, no_wait=no_wait, timeout_s=timeout_s)
+    if made is not None and no_reboot:
+        _tell_consistency(client, made)
+
+
+@image.command()
+@click.argument("source", metavar="IMAGE")
+@click.argument("name")
+@click.option("--from", "region", metavar="REGION", help="the region that it is in  [default: this one]")
+@click.option("--encrypt", is_flag=True, help="encrypt its disks, with the default key if no other is named")
+@click.option("--key", metavar="KEY", help="the key that encrypts them: its id, ARN or alias")
+@click.option("--description", metavar="TEXT", help="what it is")
+@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="a tag for the image and its snapshots")
+@click.option("--copy-tags", is_flag=True, help="give it the tags of the image too")
+@_waiting_options
+@with_client
+def copy(
+    client: Client,
+    source: str,
+    name: str,
+    region: str | None,
+    encrypt: bool,
+    key: str | None,
+    description: str | None,
+    tags: tuple[str, ...],
+    copy_tags: bool,
+    no_wait: bool,
+    timeout_s: float,
+) -> None:
+    """Copy an image into this region. Under the same key that takes no time, however large it is.
+
+    \b
+    orc --region eu-west-1 image copy debian-12 mine --from us-east-1
+    orc image copy debian-12 debian-12-secret --encrypt
+    """
+    there = client if region is None else Client(replace(client.endpoint, region=region))
+    parameters: Document = {
+        "SourceImageId": find_image(there, source)["ImageId"],
+        "SourceRegion": there.region,
+        "Name": name,
+        "CopyImageTags": copy_tags,
+        "ClientToken": os.urandom(16).hex(),
+    }
+    if encrypt or key:
+        parameters["Encrypted"] = True
+    if key:
+        parameters["KmsKeyId"] = key
+    answer = client.ec2("CopyImage", **parameters, **_described(description, tags))
+    _await(client, answer["ImageId"], name, no_wait=no_wait, timeout_s=timeout_s)
+
+
+def _described(description: str | None, words: tuple[str, ...]) -> Document:
+    tags = [read_tag(word) for word in words]
+    found: Document = {"Description": description} if description else {}
+    if tags:
+        found["TagSpecifications"] = [{"ResourceType": kind, "Tags": tags} for kind in ("image", "snapshot")]
+    return found
+
+
+def _await(client: Client, image_id: str, name: str, *, no_wait: bool, timeout_s: float) -> Document | None:
+    """Until an image can be launched; prints its id."""
+    made: Document | None = None
+    if not no_wait:
+        with progress(f"image {name}") as say:
+
+            def look() -> Document | None:
+                now: Document = client.ec2("DescribeImages", ImageIds=[image_id])["Images"][0]
+                say(now["State"])
+                return None if now["State"] == "pending" else now
+
+            made = wait_for(look, f"the image {name} ({image_id})", timeout_s)
+        if made["State"] == "failed":
+            reason = made.get("StateReason", {}).get("Message") or "no reason is known"
+            raise click.ClickException(f"the image {name} ({image_id}) was not made: {reason}")
+    click.echo(image_id)
+    return made
+
+
+def _tell_consistency(client: Client, made: Document) -> None:
+    devices = [device.get("Ebs", {}) for device in made.get("BlockDeviceMappings", [])]
+    snapshots = [device["SnapshotId"] for device in devices if "SnapshotId" in device]
+    details = client.orc("DescribeSnapshotDetails", SnapshotIds=snapshots)["Snapshots"]
+    if any(one.get("Consistency") == "crash" for one in details):
+        note("no guest agent held the file systems still: the disks are as after a power cut")
+
+
+# --- who may launch it, and whether -----------------------------------------------------------------------------------
+
+
+def _own_image(client: Client, name: str) -> Document:
+    """An image of whatever state to be changed: the one with an id, the caller's newest of a name."""
+    if not name.startswith("ami-"):
+        filters = [{"Name": "name", "Values": [escape(name)]}]
+        own = client.pages("DescribeImages", "Images", Owners=["self"], IncludeDisabled=True, Filters=filters)
+        if own:
+            return max(own, key=lambda one: str(one.get("CreationDate", "")))
+    return find_image(client, name)
+
+
+@image.command()
+@click.argument("name", metavar="IMAGE")
+@click.argument("accounts", metavar="[ACCOUNT|all]...", nargs=-1)
+@click.option("--remove", is_flag=True, help="take the permission back")
+@with_client
+def share(client: Client, name: str, accounts: tuple[str, ...], remove: bool) -> None:
+    """Let accounts, or all, launch an image. Without an account, show who may.
+
+    \b
+    orc image share web-2026-05 444455556666
+    orc image share web-2026-05 all --remove
+    """
+    image_id = _own_image(client, name)["ImageId"]
+    if accounts:
+        named = [{"Group": account} if account == "all" else {"UserId": account} for account in accounts]
+        side = "Remove" if remove else "Add"
+        client.ec2("ModifyImageAttribute", ImageId=image_id, LaunchPermission={side: named})
+    answer = client.ec2("DescribeImageAttribute", ImageId=image_id, Attribute="launchPermission")
+    permitted = [one.get("UserId") or one.get("Group", "") for one in answer.get("LaunchPermissions", [])]
+    click.echo(f"{image_id}  shared with {', '.join(permitted) or 'nobody'}")
+
+
+@image.command()
+@click.argument("name", metavar="IMAGE")
+@click.argument("date", metavar="DATE", required=False)
+@click.option("--never", is_flag=True, help="take it back")
+@with_client
+def deprecate(client: Client, name: str, date: str | None, never: bool) -> None:
+    """List an image for nobody but its owner from a date on: 2027-01-31, or 2027-01-31T12:00 in UTC.
+
+    Who knows its id can go on launching it.
+    """
+    if never == bool(date):
+        raise click.UsageError("expected a DATE, or --never")
+    image_id = _own_image(client, name)["ImageId"]
+    if date is None:
+        client.ec2("DisableImageDeprecation", ImageId=image_id)
+        click.echo(f"{image_id}  is not deprecated")
+        return
+    try:
+        at = datetime.fromisoformat(date.replace("Z", "+00:00"))
+    except ValueError:
+        raise click.UsageError(f"'{date}' is no date: expected 2027-01-31 or 2027-01-31T12:00") from None
+    at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    client.ec2("EnableImageDeprecation", ImageId=image_id, DeprecateAt=f"{at:%Y-%m-%dT%H:%M:%SZ}")
+    click.echo(f"{image_id}  is deprecated from {at:%Y-%m-%d %H:%M} UTC")
+
+
+@image.command()
+@click.argument("name", metavar="IMAGE")
+@with_client
+def disable(client: Client, name: str) -> None:
+    """Let nobody launch an image, nor see it but its owner. Whom it was shared with loses it."""
+    image_id = _own_image(client, name)["ImageId"]
+    client.ec2("DisableImage", ImageId=image_id)
+    click.echo(f"{image_id}  disabled")
+
+
+@image.command()
+@click.argument("name", metavar="IMAGE")
+@with_client
+def enable(client: Client, name: str) -> None:
+    """Let a disabled image be launched again."""
+    image_id = _own_image(client, name)["ImageId"]
+    client.ec2("EnableImage", ImageId=image_id)
+    click.echo(f"{image_id}  available")
+
+
+@image.command()
+@click.argument("name", metavar="IMAGE")
+@click.option("--cooldown", is_flag=True, help="and for a day after it is taken back")
+@click.option("--off", is_flag=True, help="take it back")
+@with_client
+def protect(client: Client, name: str, cooldown: bool, off: bool) -> None:
+    """Refuse to remove an image."""
+    image_id = _own_image(client, name)["ImageId"]
+    if off:
+        answer = client.ec2("DisableImageDeregistrationProtection", ImageId=image_id)
+    else:
+        answer = client.ec2("EnableImageDeregistrationProtection", ImageId=image_id, WithCooldown=cooldown)
+    click.echo(f"{image_id}  protection {answer['Return']}")
+
+
 @image.command()
 @click.argument("name", metavar="IMAGE")
 @click.option("-y", "--yes", is_flag=True, help="do not ask")
+@click.option("--keep-snapshots", is_flag=True, help="leave its snapshots where they are")
 @with_client
-def rm(client: Client, name: str, yes: bool) -> None:
+def rm(client: Client, name: str, yes: bool, keep_snapshots: bool) -> None:
     """Remove an image (the newest of a name, or the one with an id) and its snapshots. Instances of it go on."""
-    found = find_image(client, name)
+    found = _own_image(client, name)
     if not yes and sys.stdin.isatty() and not click.confirm(f"Remove {found.get('Name')} ({found['ImageId']})?"):
         note("nothing was removed")
         return
-    answer = client.ec2("DeregisterImage", ImageId=found["ImageId"], DeleteAssociatedSnapshots=True)
+    answer = client.ec2("DeregisterImage", ImageId=found["ImageId"], DeleteAssociatedSnapshots=not keep_snapshots)
     for result in answer.get("DeleteSnapshotResults", []):
         if result.get("ReturnCode") not in ("success", None):
             note(f"{result['SnapshotId']} stays: {result['ReturnCode']}")
@@ -330,3 +561,44 @@ def maps(client: Client, output: str) -> None:
 def unmap(client: Client, image_id: str) -> None:
     """Forget what `orc image map` said of an AMI id."""
     client.orc("UnmapImage", ImageId=image_id)
+
+
+@image.command()
+@click.argument("name", metavar="IMAGE")
+@click.option("--format", "file_format", type=click.Choice(("vmdk", "raw", "vhd")), default="vmdk", show_default=True)
+@click.option("--bucket", default="exports", show_default=True, help="the folder, as S3 has buckets")
+@click.option("--prefix", default="", help="what its path in the folder begins with: machines/")
+@_waiting_options
+@with_client
+def export(
+    client: Client, name: str, file_format: str, bucket: str, prefix: str, no_wait: bool, timeout_s: float
+) -> None:
+    """Write an image's disk to a file on the controller's host, and print where it is.
+
+    \b
+    orc image export debian-12-web --format vmdk
+    """
+    found = find_image(client, name)
+    location = {"S3Bucket": bucket} | ({"S3Prefix": prefix} if prefix else {})
+    asked = {"ImageId": found["ImageId"], "DiskImageFormat": file_format.upper(), "S3ExportLocation": location}
+    task_id = client.ec2("ExportImage", **asked)["ExportImageTaskId"]
+    if no_wait:
+        click.echo(task_id)
+        return
+    with progress(f"export {name}") as say:
+
+        def look() -> Document | None:
+            now: Document = client.ec2("DescribeExportImageTasks", ExportImageTaskIds=[task_id])["ExportImageTasks"][0]
+            if now["Status"] == "active":
+                say(f"{now.get('StatusMessage', 'active')}, {now.get('Progress', '0')} %")
+            return now if now["Status"] in ("completed", "deleted") else None
+
+        try:
+            done = wait_for(look, f"the export of {name}", timeout_s)
+        except KeyboardInterrupt:
+            client.ec2("CancelExportTask", ExportTaskId=task_id)
+            note("\nthe export is cancelled")
+            raise
+    if done["Status"] != "completed":
+        raise click.ClickException(f"{name} was not exported: {done.get('StatusMessage') or 'no reason is known'}")
+    click.echo(done["StatusMessage"])

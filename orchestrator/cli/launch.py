@@ -18,6 +18,7 @@ from orchestrator.cli.power import WAIT_TIMEOUT_S, wait_until
 from orchestrator.cli.session import key_file
 
 MAX_USER_DATA_BYTES = 16 * 1024  # EC2's limit, before base64
+BAKE_TAG = "orc:bake"  # of images that `orc bake` has made: the name of their pipeline
 
 
 @click.command()
@@ -125,13 +126,15 @@ def _read_user_data(file: str) -> bytes:
 
 
 def find_image(client: Client, name: str) -> dict[str, Any]:
-    """The newest image of a name that can be launched, or the image with an id. Raises NotFound."""
+    """The newest image of a name that can be launched, the newest that was baked under it, or the image with an id.
+    Raises NotFound."""
     if name.startswith("ami-"):
         return dict(client.ec2("DescribeImages", ImageIds=[name])["Images"][0])
-    filters = [{"Name": "name", "Values": [name]}, {"Name": "state", "Values": ["available"]}]
-    images = client.pages("DescribeImages", "Images", Filters=filters)
-    if images:
-        return max(images, key=lambda image: str(image.get("CreationDate", "")))
+    for by in ("name", f"tag:{BAKE_TAG}"):
+        filters = [{"Name": by, "Values": [name]}, {"Name": "state", "Values": ["available"]}]
+        images = client.pages("DescribeImages", "Images", Filters=filters)
+        if images:
+            return max(images, key=lambda image: (str(image.get("CreationDate", "")), image["Name"]))
     recipes = client.orc("ListRecipes")["Recipes"]
     if name in recipes:
         raise NotFound(f"the image '{name}' has not been built yet: `orc image build {name}` does it")

@@ -1,4 +1,4 @@
-"""VPCs, subnets and volumes: what there is, and all about one VPC."""
+"""VPCs and subnets: what there is, and all about one VPC."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from orchestrator.cli.client import Client, NotFound, escape
 from orchestrator.cli.output import (
     Column,
     Document,
-    age,
     all_tags,
     name_of,
     note,
@@ -111,35 +110,3 @@ def list_subnets(client: Client, filter_words: tuple[str, ...], output: str) -> 
     found = client.pages("DescribeSubnets", "Subnets", Filters=filters_of(filter_words))
     found.sort(key=lambda one: (one.get("VpcId", ""), one.get("AvailabilityZone", "")))
     print_listing(found, columns, output, nothing="no subnet matches")
-
-
-@click.group()
-def volume() -> None:
-    """Volumes."""
-
-
-def _attached(one: Document) -> list[str]:
-    return [f"{at['InstanceId']}:{at['Device']}" for at in one.get("Attachments", [])]
-
-
-@volume.command("ls")
-@filter_option
-@output_option
-@with_client
-def list_volumes(client: Client, filter_words: tuple[str, ...], output: str) -> None:
-    """List volumes."""
-    columns = (
-        Column("NAME", name_of),
-        Column("ID", lambda one: one["VolumeId"]),
-        Column("STATE", lambda one: one.get("State"), coloured=True),
-        Column("GIB", lambda one: one.get("Size")),
-        Column("TYPE", lambda one: one.get("VolumeType")),
-        Column("ATTACHED TO", _attached),
-        Column("AGE", lambda one: age(one.get("CreateTime"))),
-        Column("ZONE", lambda one: one.get("AvailabilityZone"), wide=True),
-        Column("IOPS", lambda one: one.get("Iops"), wide=True),
-        Column("SNAPSHOT", lambda one: one.get("SnapshotId"), wide=True),
-        Column("TAGS", all_tags, wide=True),
-    )
-    found = client.pages("DescribeVolumes", "Volumes", Filters=filters_of(filter_words))
-    print_listing(found, columns, output, nothing="no volumes")

@@ -10,8 +10,8 @@ This room knows nothing of the store and nothing of the API.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -34,13 +34,47 @@ class CapacityError(HostError):
 # --- compute -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disk:
-    """A layer as a virtio disk. `target` is the guest's name for it (vda); `serial` is at most 20 characters."""
+@dataclass(frozen=True, slots=True)
+class LayerFile:
+    """One layer of a disk, and what it is encrypted with: 32 bytes, or none."""
 
     layer: str
-    target: str
+    secret: bytes = field(default=b"", repr=False)
+
+    @property
+    def passphrase(self) -> str:
+        """What opens its file: the secret in hexadecimal, since QEMU takes nothing but text. Empty without one."""
+        return self.secret.hex()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a disk may do: so many operations and bytes a second, 0 for no limit. More of both, `burst_...`, for as long
+    as `burst_s` in one go, which is earned back at the rate that is left. An operation of more than `operation_bytes`
+    counts as several."""
+
+    iops: int = 0
+    bytes_per_s: int = 0
+    burst_iops: int = 0
+    burst_bytes_per_s: int = 0
+    burst_s: int = 0
+    operation_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """Layers as a virtio disk: `chain` is the whole of them, top first, and only the top is written to. `serial` is at
+    most 20 characters and unique in the machine. `index` is its number in the machine, from which its slot follows and
+    the name that the guest gives it; -1: its place in `Machine.disks`, or the first number that is free."""
+
+    chain: tuple[LayerFile, ...]
     serial: str
+    index: int = -1
+    limits: Limits | None = None
+
+    @property
+    def layer(self) -> str:
+        return self.chain[0].layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +130,14 @@ class OffReason(StrEnum):
     UNKNOWN = "unknown"  # nobody was there to see it: the host has started anew
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskStatus:
+    serial: str
+    chain: tuple[str, ...]  # the layers that QEMU reads, top first
+    size_bytes: int
+    flattening: float | None = None  # how much of it is done, 0 to 1; None: it is not under way
+
+
 @dataclass(frozen=True, slots=True)
 class MachineStatus:
     name: str
@@ -103,6 +145,8 @@ class MachineStatus:
     off_reason: OffReason | None = None
     resets: int = 0  # how often the guest was reset since this process began to watch it
     ports: tuple[str, ...] = ()  # the taps of the NICs that it has now, by port name
+    disks: tuple[DiskStatus, ...] = ()  # that it has now; of one that is off, none
+    disk_error: str = ""  # why it is paused, if a disk could not be written: "no space", or what went wrong
 
 
 class Compute(Protocol):
@@ -124,6 +168,39 @@ class Compute(Protocol):
 
     def unplug(self, name: str, port: str) -> None:
         """Ask the guest to let go of a NIC. Returns at once: it has gone when `observe` no longer names its port."""
+
+    def plug_in_disk(self, name: str, disk: Disk) -> None:
+        """Give a machine that runs one more disk; one whose serial it has already is left alone. Raises HostError for a
+        machine that does not run, CapacityError when it has no slot left."""
+
+    def unplug_disk(self, name: str, serial: str) -> None:
+        """Ask the guest to let go of a disk. Returns at once: it has gone when `observe` no longer names it."""
+
+    def switch_disks(self, name: str, tops: Mapping[str, LayerFile], *, freeze: bool = False) -> bool:
+        """From one instant on, the same for all, these disks (by serial) write to new tops: layers that are there, each
+        on what is its disk's top now. A disk that has its new top already is left alone. With `freeze` the guest's
+        agent, if it has one, flushes and freezes its file systems meanwhile: whether it did is answered. Gives up what
+        `flatten_disk` began. Raises HostError, and then no disk has been switched."""
+
+    def resize_disk(self, name: str, serial: str, size_bytes: int) -> None:
+        """Grow a disk of a machine that runs; the guest is told. Gives up what `flatten_disk` began."""
+
+    def limit_disk(self, name: str, serial: str, limits: Limits | None) -> None:
+        """Give a disk of a machine that runs other limits, or none."""
+
+    def flatten_disk(self, name: str, serial: str, onto: str) -> None:
+        """Begin to copy into the top layer what lies between it and the layer `onto` (empty: all), while the machine
+        runs. Returns at once: it is done when `observe` shows the shorter chain. One under way is left alone."""
+
+    def flush_disks(self, name: str) -> None:
+        """Have all that QEMU knows of a running machine's disks in their files. The machine stands still for it. After
+        a flattening QEMU has told the file of its new parent before it has written where what it copied lies."""
+
+    def stop_flattening(self, name: str, serial: str) -> None:
+        """Give up what `flatten_disk` began: the chain stays as it was."""
+
+    def resume(self, name: str) -> None:
+        """Let a machine that is paused run on. `start` does so too, but not for one with a disk error."""
 
     def remove(self, name: str) -> None:
         """Pull the plug if it runs, and forget it. Its console's file stays until `forget`."""
@@ -181,9 +258,63 @@ class BuiltImage:
     kernel_arguments: str | None  # None: it boots from its disk
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedFile:
+    path: str
+    size_bytes: int
+    sha256: str
+
+
 class Storage(Protocol):
-    def create_layer(self, name: str, *, size_bytes: int, parent: str = "") -> None:
-        """A new writable layer on `parent`, or an empty one; grown to `size_bytes`, never shrunk."""
+    """`progress` gets how much is done, 0 to 1. A chain is the whole of a disk's layers, top first."""
+
+    def create_layer(self, name: str, *, size_bytes: int, parent: str = "", secret: bytes = b"") -> None:
+        """A new writable layer on `parent`, or an empty one; grown to `size_bytes`, never shrunk. With a secret it is
+        encrypted. From then on nothing may write to `parent`."""
+
+    def copy_layer(
+        self,
+        name: str,
+        chain: Sequence[LayerFile],
+        *,
+        size_bytes: int,
+        secret: bytes = b"",
+        progress: Callable[[float], None] = lambda done: None,
+    ) -> None:
+        """A layer of its own, without a parent, with the content of `chain`; grown to `size_bytes`. One that is there
+        is whole, and left alone. Raises CapacityError, and then nothing is left."""
+
+    def merge_layer(self, chain: Sequence[LayerFile], onto: str) -> None:
+        """Take into the top layer what lies between it and the layer `onto` (empty: all), on which it lies from then
+        on. Its content is the same throughout, also when this is cut off. Nothing may have it open."""
+
+    def reparent_layer(self, layer: LayerFile, parent: str) -> None:
+        """Let its header name `parent`, and copy nothing. A machine that flattens a disk names the new parent while
+        what it has copied may still be in memory; when it is cut off then, the parent of before has it all. Nothing may
+        have it open."""
+
+    def seal_layer(self, name: str) -> None:
+        """From now on nothing may write to it."""
+
+    def unseal_layer(self, name: str) -> None:
+        """Let a machine write to it again, after a snapshot that was undone. Raises HostError where a layer lies on
+        it."""
+
+    def verify_layer(self, chain: Sequence[LayerFile], sha512: str = "") -> list[str]:
+        """What is wrong with the top layer's file: a line for people each; with `sha512`, also when it has another."""
+
+    def export_layer(
+        self,
+        chain: Sequence[LayerFile],
+        file_format: str,
+        name: str,
+        progress: Callable[[float], None] = lambda done: None,
+    ) -> ExportedFile:
+        """Its content as one file of raw, vmdk, vhd, vhdx or qcow2, without encryption, in the place for such files:
+        `name` is a path below it. `progress` may raise to give it up, and then nothing is left."""
+
+    def remove_export(self, name: str) -> None:
+        """Remove what `export_layer` made under `name`."""
 
     def remove_layer(self, name: str) -> None: ...
 
@@ -203,13 +334,26 @@ class Storage(Protocol):
     def receive_upload(self, upload: str, chunks: Iterator[bytes], limit_bytes: int) -> str:
         """Keep an untrusted file until it is imported; its SHA-512. Raises HostError over the limit."""
 
-    def import_image(self, upload: str, file_format: str, layer: str, progress: Callable[[str], None]) -> BuiltImage:
-        """Read an uploaded file strictly as `file_format`, convert it in a sandbox, make it `layer`."""
+    def import_image(
+        self,
+        upload: str,
+        file_format: str,
+        layer: str,
+        progress: Callable[[str], None],
+        done: Callable[[float], None] = lambda done: None,
+    ) -> BuiltImage:
+        """Read an uploaded file strictly as `file_format`, convert it in a sandbox, make it `layer`. `progress` gets a
+        line per phase, `done` how much of the conversion is done, 0 to 1; both may raise to give it up."""
 
     def remove_kernel(self, layer: str) -> None:
         """Drop the kernel and ramdisk that came with `layer`."""
 
+    def remove_upload(self, upload: str) -> None: ...
+
     def free_bytes(self) -> int: ...
+
+    def total_bytes(self) -> int:
+        """Of the file system that layers are on."""
 
 
 # --- network -------------------------------------------------------------------------------------------------------

@@ -151,7 +151,17 @@ def _dotted(version: Sequence[int]) -> str:
 
 
 def _check_programs(_: Expectation) -> Finding:
-    wanted = ("qemu-system-x86_64", "qemu-img", "virtlogd", "ip", "bridge", "nft", "dnsmasq", "mmdebstrap")
+    wanted = (
+        "qemu-system-x86_64",
+        "qemu-img",
+        "qemu-storage-daemon",
+        "virtlogd",
+        "ip",
+        "bridge",
+        "nft",
+        "dnsmasq",
+        "mmdebstrap",
+    )
     missing = [name for name in wanted if _which(name) is None]
     if _which("libvirtd") is None and _which("virtqemud") is None:
         missing.append("libvirtd")

@@ -10,6 +10,7 @@ image. What is not understood is refused, and only what passes is shown to qemu-
     vmdk     one file with its descriptor inside: monolithicSparse, streamOptimized (VMware's Virtual Disk Format 5.0)
     vhd      fixed and dynamic (Microsoft's Virtual Hard Disk Image Format)
     vhdx     without a parent and without a log to replay (MS-VHDX)
+    ova      a tar with a description and vmdk files, of which the first disk is read (`ova.py`)
 """
 
 from __future__ import annotations
@@ -17,27 +18,32 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 from uuid import UUID
 
-from orchestrator.host import HostError
+from orchestrator.host.ova import find_disk
+from orchestrator.host.window import SECTOR, ImageRefused, Window
+
+__all__ = [
+    "FORMATS",
+    "GIB",
+    "MAX_VIRTUAL_BYTES",
+    "SECTOR",
+    "ImageRefused",
+    "Qcow2Header",
+    "disk_within",
+    "inspect",
+    "read_qcow2",
+]
 
 GIB: Final = 1 << 30
 MAX_VIRTUAL_BYTES: Final = 64 << 40  # what EBS allows for its largest volumes
-SECTOR: Final = 512
 
 # What we call it -> what qemu-img calls it.
 FORMATS: Final = {"raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vhd": "vpc", "vhdx": "vhdx"}
-
-
-class ImageRefused(HostError):
-    """The file is not what it was said to be, or asks for what no image may have. Trying again is of no use."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the image is refused: {reason}", retryable=False)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,16 +55,24 @@ class Qcow2Header:
     cluster_bits: int
     backing_file: str = ""
     backing_format: str = ""
+    encrypted: bool = False  # by LUKS
 
 
 def inspect(path: Path, file_format: str, *, max_virtual_bytes: int = MAX_VIRTUAL_BYTES) -> int:
     """The virtual size in bytes of the untrusted file at `path`, read as `file_format`. Raises ImageRefused."""
-    readers = {"raw": _read_raw, "qcow2": _read_qcow2_alone, "vmdk": _read_vmdk, "vhd": _read_vhd, "vhdx": _read_vhdx}
+    readers: dict[str, Callable[[Window], int]] = {
+        "raw": _read_raw,
+        "qcow2": _read_qcow2_alone,
+        "vmdk": _read_vmdk,
+        "vhd": _read_vhd,
+        "vhdx": _read_vhdx,
+        "ova": _read_ova,
+    }
     if file_format not in readers:
-        raise ImageRefused(f"'{file_format}' is not a format that is read; {', '.join(FORMATS)} are")
+        raise ImageRefused(f"'{file_format}' is not a format that is read; {', '.join(readers)} are")
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
-        window = _Window(file)
+        window = Window(file)
         if window.size == 0:
             raise ImageRefused("it is empty")
         virtual_bytes = readers[file_format](window)
@@ -70,28 +84,18 @@ def inspect(path: Path, file_format: str, *, max_virtual_bytes: int = MAX_VIRTUA
 
 
 def read_qcow2(path: Path) -> Qcow2Header:
-    """The header of a qcow2 file, which may have a backing file. Raises ImageRefused."""
+    """The header of a qcow2 file, which may have a backing file and be encrypted. Raises ImageRefused."""
     with open(path, "rb") as file:
-        return _read_qcow2(_Window(file))
+        return _read_qcow2(Window(file))
 
 
-class _Window:
-    """Bounded reads at stated offsets of one file."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.size = os.fstat(file.fileno()).st_size
-
-    def read(self, offset: int, length: int, what: str) -> bytes:
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise ImageRefused(f"its {what} lies outside of the file, or is cut off")
-        data = os.pread(self._file.fileno(), length, offset)
-        if len(data) != length:
-            raise ImageRefused(f"its {what} is cut off")
-        return data
+def disk_within(path: Path) -> tuple[int, int]:
+    """Where the disk of an OVA lies in its file: offset and length in bytes. Raises ImageRefused."""
+    with open(path, "rb") as file:
+        return find_disk(Window(file))
 
 
-def _read_raw(window: _Window) -> int:
+def _read_raw(window: Window) -> int:
     return -(-window.size // SECTOR) * SECTOR
 
 
@@ -106,20 +110,29 @@ _EXTENSION_FEATURE_NAMES = 0x6803F857
 _EXTENSION_BITMAPS = 0x23852875
 _EXTENSION_ENCRYPTION = 0x0537BE77
 _EXTENSION_DATA_FILE = 0x44415441
+_EXTENSIONS = {  # those that are read, and how long each may be
+    _EXTENSION_BACKING_FORMAT: 64,
+    _EXTENSION_FEATURE_NAMES: 48 * 192,
+    _EXTENSION_BITMAPS: 64,
+    _EXTENSION_ENCRYPTION: 16,
+}
+_LUKS = 2
 _MAX_L1_BYTES = 32 << 20
 _MAX_REFCOUNT_TABLE_BYTES = 8 << 20
 _MAX_BACKING_NAME = 1023
 
 
-def _read_qcow2_alone(window: _Window) -> int:
+def _read_qcow2_alone(window: Window) -> int:
     """A qcow2 file that is one file. Raises ImageRefused for one that needs another."""
     header = _read_qcow2(window)
     if header.backing_file or header.backing_format:
         raise ImageRefused("it has a backing file; only an image of one file is read (qemu-img convert makes one)")
+    if header.encrypted:
+        raise ImageRefused("it is encrypted")
     return header.virtual_bytes
 
 
-def _read_qcow2(window: _Window) -> Qcow2Header:
+def _read_qcow2(window: Window) -> Qcow2Header:
     (
         magic,
         version,
@@ -141,8 +154,8 @@ def _read_qcow2(window: _Window) -> Qcow2Header:
         raise ImageRefused(f"its qcow2 version is {version}; 2 and 3 are read")
     if not 9 <= cluster_bits <= 21:
         raise ImageRefused(f"its clusters have 2^{cluster_bits} bytes; 2^9 to 2^21 are allowed")
-    if encryption:
-        raise ImageRefused("it is encrypted")
+    if encryption not in (0, _LUKS):
+        raise ImageRefused(f"it is encrypted in a way that is not known here ({encryption})")
     cluster = 1 << cluster_bits
 
     header_bytes = _QCOW2.size
@@ -169,7 +182,10 @@ def _read_qcow2(window: _Window) -> Qcow2Header:
     if snapshots or snapshots_offset % cluster:
         raise ImageRefused("it has internal snapshots; only the disk itself is read (qemu-img convert drops them)")
 
-    backing_format = _read_qcow2_extensions(window, header_bytes, backing_offset or cluster, cluster)
+    extensions = _read_qcow2_extensions(window, header_bytes, backing_offset or cluster, cluster)
+    backing_format = extensions.get(_EXTENSION_BACKING_FORMAT, b"").decode("latin-1")
+    if (encryption == _LUKS) != (_EXTENSION_ENCRYPTION in extensions):
+        raise ImageRefused("it is encrypted, and not as its header says")
     backing_file = ""
     if backing_offset:
         if not 0 < backing_length <= _MAX_BACKING_NAME or backing_offset + backing_length > cluster:
@@ -184,10 +200,11 @@ def _read_qcow2(window: _Window) -> Qcow2Header:
         cluster_bits=cluster_bits,
         backing_file=backing_file,
         backing_format=backing_format,
+        encrypted=encryption == _LUKS,
     )
 
 
-def _check_qcow2_features(window: _Window, incompatible: int, header_bytes: int) -> None:
+def _check_qcow2_features(window: Window, incompatible: int, header_bytes: int) -> None:
     if incompatible & _DATA_FILE:
         raise ImageRefused("its data are in another file; only an image of one file is read")
     if incompatible & _CORRUPT:
@@ -201,14 +218,14 @@ def _check_qcow2_features(window: _Window, incompatible: int, header_bytes: int)
         raise ImageRefused(f"its compression type is {compression}")
 
 
-def _check_qcow2_table(window: _Window, offset: int, length: int, cluster: int, what: str) -> None:
+def _check_qcow2_table(window: Window, offset: int, length: int, cluster: int, what: str) -> None:
     if offset % cluster or offset < cluster or offset + length > window.size:
         raise ImageRefused(f"its {what} lies at {offset}: outside of the file, or where none can be")
 
 
-def _read_qcow2_extensions(window: _Window, offset: int, end: int, cluster: int) -> str:
-    """The stated format of the backing file. The extensions lie between the header and the backing file's name."""
-    backing_format = ""
+def _read_qcow2_extensions(window: Window, offset: int, end: int, cluster: int) -> dict[int, bytes]:
+    """What the extensions say, by kind. They lie between the header and the backing file's name."""
+    found: dict[int, bytes] = {}
     end = min(end, cluster, window.size)
     while offset + 8 <= end:
         kind, length = struct.unpack(">II", window.read(offset, 8, "header extension"))
@@ -219,14 +236,16 @@ def _read_qcow2_extensions(window: _Window, offset: int, end: int, cluster: int)
             raise ImageRefused(f"its header extension {kind:#x} has {length} bytes")
         if kind == _EXTENSION_DATA_FILE:
             raise ImageRefused("it names another file for its data; only an image of one file is read")
-        if kind == _EXTENSION_ENCRYPTION:
-            raise ImageRefused("it is encrypted")
-        if kind == _EXTENSION_BACKING_FORMAT:
-            backing_format = window.read(offset, length, "backing format").decode("latin-1")
-        elif kind not in (_EXTENSION_FEATURE_NAMES, _EXTENSION_BITMAPS):
+        if kind not in _EXTENSIONS:
             raise ImageRefused(f"it has a header extension that is not known here ({kind:#x})")
+        if kind in found:
+            raise ImageRefused(f"it has the header extension {kind:#x} twice")
+        most = _EXTENSIONS[kind]
+        if length > most:
+            raise ImageRefused(f"its header extension {kind:#x} has {length} bytes; at most {most} are allowed")
+        found[kind] = window.read(offset, length, "header extension")
         offset += -(-length // 8) * 8
-    return backing_format
+    return found
 
 
 # --- vmdk ----------------------------------------------------------------------------------------------------------
@@ -234,15 +253,21 @@ def _read_qcow2_extensions(window: _Window, offset: int, end: int, cluster: int)
 # magic, version, flags, capacity, grain size, descriptor offset and size, entries per grain table,
 # redundant and primary grain directory, overhead, unclean, characters that a text transfer would break, compression
 _VMDK = struct.Struct("<4sIIQQQQIQQQB4sH")
+_VMDK_TEXT = b"# Disk DescriptorFile"
 _VMDK_AT_END = 0xFFFFFFFFFFFFFFFF
 _VMDK_COMPRESSED, _VMDK_MARKERS = 1 << 16, 1 << 17
 _VMDK_KNOWN_FLAGS = 0b111 | _VMDK_COMPRESSED | _VMDK_MARKERS
 _VMDK_MAX_DESCRIPTOR_SECTORS = 128
-_VMDK_EXTENT = re.compile(r'^(RW|RDONLY|NOACCESS)\s+(\d+)\s+(\w+)(?:\s+"([^"]*)"(?:\s+\d+)?)?$')
+_VMDK_EXTENT = re.compile(r'(RW|RDONLY|NOACCESS)\s+([0-9]{1,20})\s+(\w+)(?:\s+"([^"]*)"(?:\s+[0-9]+)?)?')
 _VMDK_KEYS = {"monolithicsparse", "streamoptimized"}
 
 
-def _read_vmdk(window: _Window) -> int:
+def _read_vmdk(window: Window) -> int:
+    if window.size >= len(_VMDK_TEXT) and window.read(0, len(_VMDK_TEXT), "header") == _VMDK_TEXT:
+        raise ImageRefused(
+            "it is a vmdk descriptor, whose disk is in other files (its extents); only an image of one file is read: "
+            "monolithicSparse or streamOptimized"
+        )
     fields = _vmdk_header(window, 0, "header")
     capacity, grain, descriptor_sector, descriptor_sectors, directory = (
         fields[3],
@@ -281,7 +306,11 @@ def _read_vmdk(window: _Window) -> int:
     return int(capacity) * SECTOR
 
 
-def _vmdk_header(window: _Window, offset: int, what: str) -> tuple[Any, ...]:
+def _read_ova(window: Window) -> int:
+    return _read_vmdk(window.part(*find_disk(window)))
+
+
+def _vmdk_header(window: Window, offset: int, what: str) -> tuple[Any, ...]:
     fields = _VMDK.unpack(window.read(offset, SECTOR, what)[: _VMDK.size])
     if fields[0] != b"KDMV":
         raise ImageRefused(f"it is no sparse vmdk image: its {what} begins otherwise")
@@ -301,7 +330,7 @@ def _check_vmdk_descriptor(descriptor: bytes, capacity: int) -> None:
     for line in (raw.strip() for raw in text.decode("latin-1").splitlines()):
         if not line or line.startswith("#"):
             continue
-        if found := _VMDK_EXTENT.match(line):
+        if found := _VMDK_EXTENT.fullmatch(line):
             extents.append(found)
             continue
         key, equals, value = line.partition("=")
@@ -315,7 +344,9 @@ def _check_vmdk_descriptor(descriptor: bytes, capacity: int) -> None:
         raise ImageRefused(
             f"its type is {settings.get('createtype', '')[:40]!r}; monolithicSparse and streamOptimized are read"
         )
-    if len(extents) != 1 or extents[0][1] != "RW" or extents[0][3] != "SPARSE" or int(extents[0][2]) != capacity:
+    # A stream is RDONLY where it was exported to be shipped.
+    usable = [each for each in extents if each[1] in ("RW", "RDONLY") and each[3] == "SPARSE"]
+    if len(extents) != 1 or len(usable) != 1 or int(usable[0][2]) != capacity:
         raise ImageRefused("it is made of extents; only an image of one file is read")
 
 
@@ -332,7 +363,7 @@ _VHD_CHECKSUM_AT = 64
 _VHD_LARGEST_GEOMETRY = (65535, 16, 255)
 
 
-def _read_vhd(window: _Window) -> int:
+def _read_vhd(window: Window) -> int:
     if window.size < SECTOR:
         raise ImageRefused("its footer is cut off")
     tail = window.read(window.size - SECTOR, SECTOR, "footer")
@@ -366,7 +397,7 @@ def _read_vhd(window: _Window) -> int:
     return int(max(size, by_geometry))
 
 
-def _check_vhd_table(window: _Window, offset: int, size: int) -> None:
+def _check_vhd_table(window: Window, offset: int, size: int) -> None:
     header = window.read(offset, 1024, "dynamic disk header")
     cookie, _next, table_offset, version, entries, block, _checksum, parent = _VHD_DYNAMIC.unpack(
         header[: _VHD_DYNAMIC.size]
@@ -412,9 +443,10 @@ _VHDX_ITEMS = {  # each must be there, with its length
 _VHDX_MAX_METADATA = 1 << 20
 
 
-def _read_vhdx(window: _Window) -> int:
+def _read_vhdx(window: Window) -> int:
     if window.read(0, 8, "file identifier") != b"vhdxfile":
         raise ImageRefused("it is no vhdx image: its first bytes are others")
+    whole = 0
     for offset in _VHDX_HEADERS:
         header = window.read(offset, 80, "header")
         if header[:4] != b"head":
@@ -424,6 +456,9 @@ def _read_vhdx(window: _Window) -> int:
             raise ImageRefused("it has a log to replay: it was not closed properly")
         if version != 1:
             raise ImageRefused(f"its vhdx version is {version}; 1 is read")
+        whole += 1
+    if not whole:
+        raise ImageRefused("neither of its two headers is one")
     tables = [_vhdx_regions(window, offset) for offset in _VHDX_REGIONS]
     if tables[0] != tables[1]:
         raise ImageRefused("its two region tables differ")
@@ -451,7 +486,7 @@ def _read_vhdx(window: _Window) -> int:
     return int(virtual_bytes)
 
 
-def _vhdx_regions(window: _Window, offset: int) -> dict[UUID, tuple[int, int]]:
+def _vhdx_regions(window: Window, offset: int) -> dict[UUID, tuple[int, int]]:
     table = window.read(offset, 64 << 10, "region table")
     magic, _checksum, count = struct.unpack_from("<4sII", table)
     if magic != b"regi" or count > 2047:
@@ -472,7 +507,7 @@ def _vhdx_regions(window: _Window, offset: int) -> dict[UUID, tuple[int, int]]:
     return regions
 
 
-def _vhdx_items(window: _Window, offset: int, length: int) -> dict[UUID, bytes]:
+def _vhdx_items(window: Window, offset: int, length: int) -> dict[UUID, bytes]:
     table = window.read(offset, 64 << 10, "metadata table")
     magic, count = struct.unpack_from("<8s2xH", table)
     if magic != b"metadata" or count > 2047:

@@ -8,9 +8,8 @@ only tells as it happens. A domain is persistent, so that it can still be asked 
 Other deployments, and people, have domains on the same host. A domain is ours when its metadata names our deployment;
 the others do not exist for this module, whatever they are called.
 
-One thread runs libvirt's event loop for the whole process, and one of ours passes the events on. They carry no news
-here: they wake whoever watches, who looks for himself. When libvirtd is started anew, the next call connects again, and
-so does a thread that watches for the loss; then everything is woken once, since nobody knows what was missed.
+Events carry no news here: they wake whoever watches, who looks for himself. After libvirtd was started anew everything
+is woken once (connection.py). What there is to say about disks is in disks.py.
 
     console:  guest's serial port --> QEMU --+--> unix socket in run_dir, both ways (console_socket)
                                              +--> virtlogd --> file in console_dir, rotated at its max_size (console)
@@ -21,35 +20,43 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import queue
 import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from xml.etree import ElementTree
 
 import libvirt
 
-from orchestrator.host import CapacityError, HostError, Machine, MachineStatus, Nic, OffReason, Power
+from orchestrator.host import (
+    CapacityError,
+    Disk,
+    HostError,
+    LayerFile,
+    Limits,
+    Machine,
+    MachineStatus,
+    Nic,
+    OffReason,
+    Power,
+)
+from orchestrator.host.connection import Connection, run_event_loop
+from orchestrator.host.devices import choose_number, nics, parse
+from orchestrator.host.disks import DomainDisks, MachineFiles
 from orchestrator.host.xml import (
     MAX_NICS,
     NAMESPACE,
     DomainFiles,
     DomainTemplate,
-    KernelFiles,
     alias,
     nic_address,
-    port_of,
 )
 
 T = TypeVar("T")
 
-_KEEPALIVE_S = 5
-_KEEPALIVE_MISSED = 6
-_RECONNECT_FIRST_S = 0.1
-_RECONNECT_MOST_S = 5.0
 _MAX_SOCKET_PATH = 107  # bytes: sockaddr_un(7)
 _LOG_BACKUPS = 3  # what virtlogd keeps by default: NAME.log.0 is the newest
 
@@ -61,29 +68,6 @@ _OFF_REASONS = {
 }
 # The domain has ended, or is being removed.
 _GONE = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
-# What the same call will meet again, however often it is made.
-_LASTING_ERRORS = frozenset(
-    {
-        libvirt.VIR_ERR_INVALID_ARG,
-        libvirt.VIR_ERR_NO_SUPPORT,
-        libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
-        libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
-        libvirt.VIR_ERR_CONF_SYNTAX,
-        libvirt.VIR_ERR_XML_ERROR,
-        libvirt.VIR_ERR_XML_DETAIL,
-        libvirt.VIR_ERR_XML_INVALID_SCHEMA,
-        libvirt.VIR_ERR_OPERATION_DENIED,
-        libvirt.VIR_ERR_ACCESS_DENIED,
-    }
-)
-
-
-class LayerFiles(Protocol):
-    """Where the storage keeps what a machine is made of."""
-
-    def layer_path(self, layer: str) -> Path: ...
-
-    def kernel_files(self, layer: str) -> KernelFiles: ...
 
 
 class LibvirtCompute:
@@ -99,7 +83,7 @@ class LibvirtCompute:
         *,
         uri: str,
         deployment: str,
-        files: LayerFiles,
+        files: MachineFiles,
         run_dir: Path,
         console_dir: Path,
         accelerator: str,
@@ -107,20 +91,17 @@ class LibvirtCompute:
         memory_overcommit: float = 1.0,
         validate: bool = False,
     ) -> None:
-        self._uri = uri
         self._deployment = deployment
         self._files = files
         self._run_dir = run_dir
         self._console_dir = console_dir
         self._accelerator = accelerator
         self._template = DomainTemplate(templates)
+        self._disks = DomainDisks(deployment, files, self._template)
         self._memory_overcommit = memory_overcommit
         self._define_flags = libvirt.VIR_DOMAIN_DEFINE_VALIDATE if validate else 0
         self._lock = threading.RLock()
-        self._connection: Any = None
-        self._closing = threading.Event()
         self._watchers: list[Callable[[str], None]] = []
-        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._resets: Counter[str] = Counter()
         self._ours: dict[str, bool] = {}  # by UUID: a domain's deployment never changes
         self._capacity: tuple[int, int] | None = None
@@ -128,8 +109,9 @@ class LibvirtCompute:
         for directory in (run_dir, console_dir):
             directory.mkdir(parents=True, exist_ok=True)
             os.chmod(directory, 0o700)
-        _run_event_loop()
-        threading.Thread(target=self._pass_on, name="libvirt-wake", daemon=True).start()
+        self._connection = Connection(
+            uri, has_changed=self._on_change, was_reset=self._on_reset, came_back=self._wake_all
+        )
 
     # --- life ---
 
@@ -139,18 +121,23 @@ class LibvirtCompute:
         def start(connection: Any) -> None:
             domain = self._own(connection, machine.name)
             if domain is not None and domain.isActive():
-                if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
-                    domain.resume()  # it ran into an error of its disk, which may be mended
+                # Half started, or paused by hand; to a disk that could not be written somebody has to see first.
+                if _is_paused(domain) and not self._disks.error(domain, domain.state()[1], parse(domain)):
+                    domain.resume()
                 return
             if domain is None and _lookup(connection, machine.name) is not None:
                 raise HostError(f"a domain of somebody else is called {machine.name}", retryable=False)
             self._check_capacity(connection, machine)
             domain = connection.defineXMLFlags(xml, self._define_flags)
             self._ours[domain.UUIDString()] = True
-            with _tolerate(libvirt.VIR_ERR_OPERATION_INVALID, unless=lambda: not domain.isActive()):
+            layers = [layer for disk in machine.disks for layer in disk.chain]
+            with (
+                self._disks.opened(connection, layers),
+                _tolerate(libvirt.VIR_ERR_OPERATION_INVALID, unless=lambda: not domain.isActive()),
+            ):
                 domain.create()
 
-        self._call(f"start {machine.name}", start)
+        self._connection.call(f"start {machine.name}", start)
 
     def ask_to_stop(self, name: str) -> None:
         self._act("stop", name, lambda domain: domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
@@ -165,43 +152,98 @@ class LibvirtCompute:
         """Into the domain that runs alone: the next start defines it anew, and libvirtd, when it is started anew, knows
         its running domains as they are."""
 
-        def plug_in(connection: Any) -> None:
-            domain = self._own(connection, name)
-            try:
-                present = _nics(domain) if domain is not None and domain.isActive() else None
-                if present is None:
-                    raise HostError(f"{name} does not run, so no interface can be plugged into it")
-                if nic.port in present:
-                    return
-                domain.attachDeviceFlags(
-                    self._template.render_interface(nic, _number(name, nic, present)), libvirt.VIR_DOMAIN_AFFECT_LIVE
+        def plug_in(_connection: Any, domain: Any) -> None:
+            present = nics(parse(domain))
+            if nic.port not in present:
+                number = choose_number(
+                    name, "interface", nic.port, nic.index, present, most=MAX_NICS, address=nic_address
                 )
-            except libvirt.libvirtError as error:
-                if error.get_error_code() not in _GONE:
-                    raise
-                raise HostError(f"{name} does not run any more, so no interface can be plugged into it") from error
+                domain.attachDeviceFlags(self._template.render_interface(nic, number), libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
-        self._call(f"plug {nic.port} into {name}", plug_in)
+        self._change(f"plug {nic.port} into {name}", name, plug_in)
 
     def unplug(self, name: str, port: str) -> None:
-        def unplug(connection: Any) -> None:
-            domain = self._own(connection, name)
-            if domain is None:
-                return
-            try:
-                if domain.isActive() and port in _nics(domain):
-                    domain.detachDeviceAlias(alias(port), libvirt.VIR_DOMAIN_AFFECT_LIVE)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() not in (*_GONE, libvirt.VIR_ERR_DEVICE_MISSING):
-                    raise
+        def unplug(domain: Any) -> None:
+            if port in nics(parse(domain)):
+                domain.detachDeviceAlias(alias(port), libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
-        self._call(f"unplug {port} from {name}", unplug)
+        self._let_go(f"unplug {port} from {name}", name, unplug)
+
+    # --- disks ---
+
+    def plug_in_disk(self, name: str, disk: Disk) -> None:
+        self._change(
+            f"plug {disk.serial} into {name}",
+            name,
+            lambda connection, domain: self._disks.plug_in(connection, domain, parse(domain), disk),
+        )
+
+    def unplug_disk(self, name: str, serial: str) -> None:
+        self._let_go(
+            f"unplug {serial} from {name}", name, lambda domain: self._disks.unplug(domain, parse(domain), serial)
+        )
+
+    def switch_disks(self, name: str, tops: Mapping[str, LayerFile], *, freeze: bool = False) -> bool:
+        return self._change(
+            f"switch the disks of {name}",
+            name,
+            lambda connection, domain: self._disks.switch(connection, domain, parse(domain), tops, freeze=freeze),
+        )
+
+    def resize_disk(self, name: str, serial: str, size_bytes: int) -> None:
+        self._change(
+            f"resize {serial} of {name}",
+            name,
+            lambda _, domain: self._disks.resize(domain, parse(domain), serial, size_bytes),
+        )
+
+    def limit_disk(self, name: str, serial: str, limits: Limits | None) -> None:
+        self._change(
+            f"limit {serial} of {name}",
+            name,
+            lambda _, domain: self._disks.limit(domain, parse(domain), serial, limits),
+        )
+
+    def flatten_disk(self, name: str, serial: str, onto: str) -> None:
+        self._change(
+            f"flatten {serial} of {name}",
+            name,
+            lambda _, domain: self._disks.flatten(domain, parse(domain), serial, onto),
+        )
+
+    def flush_disks(self, name: str) -> None:
+        def flush(_connection: Any, domain: Any) -> None:
+            if _is_paused(domain):
+                raise HostError(f"{name} is paused, so its disks cannot be flushed")
+            self._disks.flush(parse(domain))
+            domain.suspend()  # QEMU writes out all that it has before it stands still
+            domain.resume()
+
+        self._change(f"flush the disks of {name}", name, flush)
+
+    def stop_flattening(self, name: str, serial: str) -> None:
+        self._let_go(
+            f"stop flattening {serial} of {name}",
+            name,
+            lambda domain: self._disks.stop_flattening(domain, parse(domain), serial),
+        )
+
+    def resume(self, name: str) -> None:
+        def resume(domain: Any) -> None:
+            if _is_paused(domain):
+                domain.resume()
+
+        self._act("resume", name, resume)
+
+    # --- its end ---
 
     def remove(self, name: str) -> None:
         def remove(connection: Any) -> None:
             domain = self._own(connection, name)
             if domain is None:
                 return
+            with _tolerate(libvirt.VIR_ERR_NO_DOMAIN):
+                self._disks.forget_secrets(connection, parse(domain))
             with _tolerate(libvirt.VIR_ERR_OPERATION_INVALID, unless=domain.isActive):
                 domain.destroy()
             with _tolerate(libvirt.VIR_ERR_NO_DOMAIN):
@@ -212,7 +254,7 @@ class LibvirtCompute:
                     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
                 )
 
-        self._call(f"remove {name}", remove)
+        self._connection.call(f"remove {name}", remove)
         self._serial_socket(name).unlink(missing_ok=True)
         with self._lock:
             self._resets.pop(name, None)
@@ -225,31 +267,38 @@ class LibvirtCompute:
     # --- what is so ---
 
     def observe(self, name: str) -> MachineStatus | None:
-        def look(connection: Any) -> tuple[Power, OffReason | None, tuple[str, ...]] | None:
+        def look(connection: Any) -> MachineStatus | None:
             domain = self._own(connection, name)
             if domain is None:
                 return None
             try:
-                power, off_reason = _power(*domain.state())
-                return power, off_reason, () if power is Power.OFF else tuple(_nics(domain))
+                state, reason = domain.state()
+                power, off_reason = _power(state, reason)
+                if power is Power.OFF:
+                    return MachineStatus(name, power, off_reason)
+                tree = parse(domain)
+                return MachineStatus(
+                    name,
+                    power,
+                    ports=tuple(nics(tree)),
+                    disks=self._disks.observe(domain, tree),
+                    disk_error=self._disks.error(domain, reason, tree) if power is Power.PAUSED else "",
+                )
             except libvirt.libvirtError as error:
                 if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                     return None
                 raise
 
-        seen = self._call(f"observe {name}", look)
-        if seen is None:
-            return None
-        power, off_reason, ports = seen
+        seen = self._connection.call(f"observe {name}", look)
         with self._lock:
-            return MachineStatus(name, power, off_reason, self._resets[name], ports)
+            return replace(seen, resets=self._resets[name]) if seen else None
 
     def names(self) -> list[str]:
-        return self._call("list the domains", self._names)
+        return self._connection.call("list the domains", self._names)
 
     def capacity(self) -> tuple[int, int]:
         if self._capacity is None:
-            information = self._call("ask for the host's size", lambda connection: connection.getInfo())
+            information = self._connection.call("ask for the host's size", lambda connection: connection.getInfo())
             self._capacity = (information[2], information[1])
         return self._capacity
 
@@ -296,7 +345,7 @@ class LibvirtCompute:
                     stream.abort()
                 raise
 
-        self._call(f"look at the screen of {name}", take)
+        self._connection.call(f"look at the screen of {name}", take)
         from PIL import Image  # here, since it takes longer to load than anything else in this room
 
         jpeg = io.BytesIO()
@@ -305,101 +354,35 @@ class LibvirtCompute:
             image.convert("RGB").save(jpeg, "JPEG", quality=80)
         return jpeg.getvalue()
 
-    # --- events and the connection ---
+    # --- events ---
 
     def watch(self, wake: Callable[[str], None]) -> None:
         with self._lock:
             self._watchers.append(wake)
-        try:
-            self._connected()
-        except HostError:
-            self._reconnect_soon()
+        self._connection.watch()
 
     def close(self) -> None:
-        self._closing.set()
-        self._events.put(None)
+        self._connection.close()
         with self._lock:
-            connection, self._connection = self._connection, None
             self._watchers.clear()
-        if connection is not None:
-            with contextlib.suppress(libvirt.libvirtError):
-                connection.unregisterCloseCallback()
-            with contextlib.suppress(libvirt.libvirtError):
-                connection.close()
 
-    def _connected(self) -> Any:
+    def _on_change(self, domain: Any) -> None:
+        if self._is_ours(domain):
+            self._wake(domain.name())
+
+    def _on_reset(self, name: str) -> None:
         with self._lock:
-            if self._closing.is_set():
-                raise HostError("the connection to libvirt is closed", retryable=False)
-            if self._connection is None or not _is_alive(self._connection):
-                self._connection = self._open()
-            return self._connection
+            self._resets[name] += 1
 
-    def _open(self) -> Any:
-        try:
-            connection = libvirt.open(self._uri)
-            connection.registerCloseCallback(self._on_close, None)
-            with contextlib.suppress(libvirt.libvirtError):  # a driver inside this process has no keep-alive
-                connection.setKeepAlive(_KEEPALIVE_S, _KEEPALIVE_MISSED)
-            connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot, None)
-            for event in (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED):
-                connection.domainEventRegisterAny(None, event, self._on_change, None)
-        except libvirt.libvirtError as error:
-            raise HostError(f"libvirt does not answer at {self._uri}: {error}") from error
-        return connection
-
-    def _on_close(self, _connection: Any, _reason: int, _opaque: Any) -> None:
-        self._reconnect_soon()
-
-    def _on_change(self, _connection: Any, domain: Any, *_details: Any) -> None:
-        self._events.put(domain)
-
-    def _on_reboot(self, _connection: Any, domain: Any, _opaque: Any) -> None:
-        with self._lock:
-            self._resets[domain.name()] += 1
-        self._events.put(domain)
-
-    def _pass_on(self) -> None:
-        """Events come on libvirt's thread, which must not wait for libvirt; whose domain it is may have to be asked."""
-        while (domain := self._events.get()) is not None:
-            with contextlib.suppress(libvirt.libvirtError):
-                if self._is_ours(domain):
-                    self._wake(domain.name())
+    def _wake_all(self) -> None:
+        for name in self.names():
+            self._wake(name)
 
     def _wake(self, name: str) -> None:
         for wake in tuple(self._watchers):
             wake(name)
 
-    def _reconnect_soon(self) -> None:
-        if not self._closing.is_set():
-            threading.Thread(target=self._reconnect, name="libvirt-reconnect", daemon=True).start()
-
-    def _reconnect(self) -> None:
-        pause_s = _RECONNECT_FIRST_S
-        while not self._closing.wait(pause_s):
-            try:
-                names = self.names()
-            except HostError:
-                pause_s = min(2 * pause_s, _RECONNECT_MOST_S)
-                continue
-            for name in names:
-                self._wake(name)
-            return
-
     # --- how ---
-
-    def _call(self, about: str, work: Callable[[Any], T]) -> T:
-        """Do `work` with the connection; once more when the connection turns out to be lost."""
-        connection = self._connected()
-        try:
-            return work(connection)
-        except libvirt.libvirtError as error:
-            if _is_alive(connection):
-                raise _host_error(about, error) from error
-        try:
-            return work(self._connected())
-        except libvirt.libvirtError as error:
-            raise _host_error(about, error) from error
 
     def _act(self, verb: str, name: str, work: Callable[[Any], object]) -> None:
         """Do something to a machine that runs; to one that does not there is nothing to do."""
@@ -410,7 +393,39 @@ class LibvirtCompute:
                 with _tolerate(libvirt.VIR_ERR_OPERATION_INVALID, unless=domain.isActive):
                     work(domain)
 
-        self._call(f"{verb} {name}", act)
+        self._connection.call(f"{verb} {name}", act)
+
+    def _change(self, about: str, name: str, work: Callable[[Any, Any], T]) -> T:
+        """Do `work` with the connection and a domain that must run."""
+
+        def change(connection: Any) -> T:
+            domain = self._own(connection, name)
+            try:
+                if domain is None or not domain.isActive():
+                    raise HostError(f"cannot {about}: {name} does not run")
+                return work(connection, domain)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() not in _GONE or (domain is not None and _is_active(domain)):
+                    raise
+                raise HostError(f"cannot {about}: {name} does not run any more") from error
+
+        return self._connection.call(about, change)
+
+    def _let_go(self, about: str, name: str, work: Callable[[Any], object]) -> None:
+        """Do `work` with a domain, if it runs; that it, or the device, is gone is as good."""
+
+        def let_go(connection: Any) -> None:
+            domain = self._own(connection, name)
+            if domain is None:
+                return
+            try:
+                if domain.isActive():
+                    work(domain)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() not in (*_GONE, libvirt.VIR_ERR_DEVICE_MISSING):
+                    raise
+
+        self._connection.call(about, let_go)
 
     def _names(self, connection: Any) -> list[str]:
         domains = connection.listAllDomains(0)
@@ -436,10 +451,7 @@ class LibvirtCompute:
         return known
 
     def _render(self, machine: Machine) -> str:
-        layers = {disk.layer: self._files.layer_path(disk.layer) for disk in machine.disks}
-        missing = [layer for layer, path in layers.items() if not path.exists()]
-        if missing:
-            raise HostError(f"{machine.name} cannot start: {', '.join(missing)} is not there")
+        layers = self._disks.paths(f"{machine.name} cannot start", machine.disks)
         serial_socket = self._serial_socket(machine.name)
         if len(os.fsencode(serial_socket)) > _MAX_SOCKET_PATH:
             raise HostError(
@@ -474,7 +486,7 @@ class LibvirtCompute:
 
 def qemu_owner(uri: str) -> tuple[int, int]:
     """The user and group that libvirt runs QEMU as, by its DAC security driver; root's where it has none."""
-    _run_event_loop()
+    run_event_loop()
     try:
         connection = libvirt.openReadOnly(uri)
         try:
@@ -489,32 +501,6 @@ def qemu_owner(uri: str) -> tuple[int, int]:
             user, _, group = label.partition(":")
             return int(user.lstrip("+")), int(group.lstrip("+"))
     return 0, 0
-
-
-_loop_lock = threading.Lock()
-_loop_runs = False
-
-
-def _run_event_loop() -> None:
-    """Once per process, and before the first connection: libvirt's rule."""
-    global _loop_runs
-    with _loop_lock:
-        if _loop_runs:
-            return
-        libvirt.registerErrorHandler(_say_nothing, None)
-        libvirt.virEventRegisterDefaultImpl()
-        threading.Thread(target=_loop, name="libvirt-events", daemon=True).start()
-        _loop_runs = True
-
-
-def _loop() -> None:
-    while True:
-        with contextlib.suppress(libvirt.libvirtError):
-            libvirt.virEventRunDefaultImpl()
-
-
-def _say_nothing(_opaque: Any, _error: Any) -> None:
-    """libvirt would write each error to stderr; they are raised as well."""
 
 
 def _lookup(connection: Any, name: str) -> Any:
@@ -549,36 +535,6 @@ def _deployment(domain: Any) -> str | None:
     return ElementTree.fromstring(text).get("id", "")  # noqa: S314  # as libvirt prints it
 
 
-def _nics(domain: Any) -> dict[str, tuple[int, int]]:
-    """Bus and slot of each interface that the domain has now, by port, in the order of their numbers."""
-    found: dict[str, tuple[int, int]] = {}
-    tree = ElementTree.fromstring(domain.XMLDesc(0))  # noqa: S314  # as libvirt prints it
-    for interface in tree.iterfind("./devices/interface"):
-        name, address = interface.find("alias"), interface.find("address")
-        port = port_of(name.get("name", "")) if name is not None else ""
-        if port and address is not None:
-            found[port] = (int(address.get("bus", ""), 16), int(address.get("slot", ""), 16))
-    return dict(sorted(found.items(), key=lambda nic: nic[1]))
-
-
-def _number(name: str, nic: Nic, present: Mapping[str, tuple[int, int]]) -> int:
-    """The number at which `nic` is plugged in: any but 0, which has a place that cannot be plugged."""
-    taken = {address: port for port, address in present.items()}
-    free = [number for number in range(1, MAX_NICS) if nic_address(number) not in taken]
-    if not free:
-        raise CapacityError(f"{name} has {MAX_NICS - 1} interfaces besides its first, so {nic.port} finds no slot")
-    if nic.index < 0:
-        return free[0]
-    if not 1 <= nic.index < MAX_NICS:
-        raise HostError(
-            f"{nic.port} cannot be plugged in as interface {nic.index}: 1 to {MAX_NICS - 1} are allowed",
-            retryable=False,
-        )
-    if nic.index not in free:
-        raise HostError(f"{nic.port} cannot be interface {nic.index} of {name}: {taken[nic_address(nic.index)]} is")
-    return nic.index
-
-
 def _power(state: int, reason: int) -> tuple[Power, OffReason | None]:
     if state == libvirt.VIR_DOMAIN_SHUTOFF:
         return Power.OFF, _OFF_REASONS.get(reason, OffReason.UNKNOWN)
@@ -589,15 +545,16 @@ def _power(state: int, reason: int) -> tuple[Power, OffReason | None]:
     return Power.RUNNING, None  # also while it shuts down: it is not off yet
 
 
-def _is_alive(connection: Any) -> bool:
+def _is_paused(domain: Any) -> bool:
+    state, reason = domain.state()
+    return _power(state, reason)[0] is Power.PAUSED
+
+
+def _is_active(domain: Any) -> bool:
     try:
-        return bool(connection.isAlive())
+        return bool(domain.isActive())
     except libvirt.libvirtError:
         return False
-
-
-def _host_error(about: str, error: Any) -> HostError:
-    return HostError(f"{about}: {error}", retryable=error.get_error_code() not in _LASTING_ERRORS)
 
 
 def _backup(log: Path, number: int) -> Path:

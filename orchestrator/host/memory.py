@@ -7,26 +7,30 @@ before each call with the method and what it is about, and fails it by raising.
 
     machine:   start -> running --ask_to_stop, guest_powers_off--> off (guest) --start--> running ...
                            |--crash--> off (crashed)      |--lose_host--> off (unknown)      remove -> gone
+                           |--disk_fails--> paused (no space) --resume--> running ...
 """
 
 from __future__ import annotations
 
 import base64
 import errno
-import hashlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pprint import pformat
 
 from orchestrator.host import (
-    BuiltImage,
     CapacityError,
+    Disk,
+    DiskStatus,
     Flow,
     Host,
     HostError,
+    LayerFile,
     LayerStatus,
+    Limits,
     Machine,
     MachineStatus,
     Nic,
@@ -36,31 +40,10 @@ from orchestrator.host import (
     Probe,
     Router,
 )
+from orchestrator.host.memory_storage import Fault, MemoryStorage
+from orchestrator.host.memory_storage import no_fault as _no_fault
 
-GIB = 1 << 30
 SSH_PORT = 22
-
-# Raises HostError to make a call fail: method, and the name that it is about.
-Fault = Callable[[str, str], None]
-
-_IMAGES = {
-    "debian-12": BuiltImage(
-        size_bytes=2 * GIB,
-        sha512=hashlib.sha512(b"debian-12").hexdigest(),
-        root_device="/dev/xvda",
-        login_user="admin",
-        description="Debian 12 (bookworm), simulated",
-        kernel_arguments=None,
-    ),
-    "tiny": BuiltImage(
-        size_bytes=1 * GIB,
-        sha512=hashlib.sha512(b"tiny").hexdigest(),
-        root_device="/dev/xvda",
-        login_user="ec2-user",
-        description="A kernel and busybox, simulated",
-        kernel_arguments="console=ttyS0 root=/dev/vda",
-    ),
-}
 
 # A black picture of 16 by 16: what a screen without a guest behind it shows.
 _SCREEN = base64.b64decode(
@@ -68,10 +51,6 @@ _SCREEN = base64.b64decode(
     "q62rZ4C8ybqmx5moq6T/wAALCAAQABABAREA/8QAFQABAQAAAAAAAAAAAAAAAAAAAAb/xAAUEAEAAAAAAAAAAAAAAAAAAAAA/9oA"
     "CAEBAAA/AJkB/9k="
 )
-
-
-def _no_fault(method: str, name: str) -> None:
-    pass
 
 
 @dataclass(slots=True)
@@ -84,16 +63,32 @@ class _Running:
     console: bytes = b""
     serial: socket.socket | None = None  # the guest's end of the live serial port
     nics: dict[str, Nic] = field(default_factory=dict)  # those of the machine that runs, by port
-    leaving: set[str] = field(default_factory=set)  # ports that the guest has been asked to let go of
+    disks: dict[str, Disk] = field(default_factory=dict)  # likewise, by serial
+    leaving: set[str] = field(default_factory=set)  # ports and serials that the guest has been asked to let go of
+    flattening: dict[str, str] = field(default_factory=dict)  # by serial: onto which layer
+    sizes: dict[str, int] = field(default_factory=dict)  # by serial: of disks whose layers are nowhere
+    disk_error: str = ""
 
 
 class MemoryCompute:
     """`processors` and `memory_mib` are what the host has in all; what runs is held against the memory. A machine has
-    slots for `nics`."""
+    slots for `nics` and `disks`. Layers are those of `storage`, as far as they are there: what was made by a process
+    before this one is taken as it comes."""
 
-    def __init__(self, *, processors: int = 1 << 20, memory_mib: int = 1 << 40, nics: int = 32) -> None:
+    def __init__(
+        self,
+        *,
+        processors: int = 1 << 20,
+        memory_mib: int = 1 << 40,
+        nics: int = 32,
+        disks: int = 32,
+        storage: MemoryStorage | None = None,
+    ) -> None:
         self.fault: Fault = _no_fault
+        self.storage = storage
+        self.switches: list[tuple[str, frozenset[str], bool]] = []  # machine, serials, and whether it was frozen
         self._most_nics = nics
+        self._most_disks = disks
         self._processors = processors
         self._memory_mib = memory_mib
         self._used_mib = 0
@@ -102,6 +97,8 @@ class MemoryCompute:
         self._consoles: dict[str, bytes] = {}  # of machines that are gone, until forget
         self._deaf: set[str] = set()
         self._grasping: set[str] = set()
+        self._slow: set[str] = set()
+        self._agents: set[str] = set()
         self._watchers: list[Callable[[str], None]] = []
 
     def start(self, machine: Machine) -> None:
@@ -109,8 +106,11 @@ class MemoryCompute:
         with self._lock:
             known = self._machines.get(machine.name)
             if known is not None and known.power is not Power.OFF:
-                known.power = Power.RUNNING
+                if not known.disk_error:
+                    known.power = Power.RUNNING
                 return
+            for disk in machine.disks:
+                self._check_chain(f"{machine.name} cannot start", [file.layer for file in disk.chain])
             if self._used_mib + machine.memory_mib > self._memory_mib:
                 raise CapacityError(
                     f"{machine.name} needs {machine.memory_mib} MiB of memory;"
@@ -125,6 +125,7 @@ class MemoryCompute:
                 known.power, known.off_reason = Power.RUNNING, None
                 known.starts += 1
             known.nics = {nic.port: nic for nic in machine.nics}
+            known.disks = {disk.serial: disk for disk in machine.disks}
         self._wake(machine.name)
 
     def ask_to_stop(self, name: str) -> None:
@@ -163,6 +164,94 @@ class MemoryCompute:
         if name not in self._grasping:
             self.guest_lets_go(name, port)
 
+    def plug_in_disk(self, name: str, disk: Disk) -> None:
+        self.fault("plug_in_disk", name)
+        with self._lock:
+            known = self._up(name)
+            if disk.serial in known.disks:
+                return
+            if len(known.disks) >= self._most_disks:
+                raise CapacityError(f"{name} has {len(known.disks)} disks, so {disk.serial} finds no slot")
+            self._check_chain(f"cannot plug {disk.serial} into {name}", [file.layer for file in disk.chain])
+            known.disks[disk.serial] = disk
+
+    def unplug_disk(self, name: str, serial: str) -> None:
+        self.fault("unplug_disk", name)
+        with self._lock:
+            known = self._machines.get(name)
+            if known is None or serial not in known.disks:
+                return
+            known.leaving.add(serial)
+        if name not in self._grasping:
+            self.guest_lets_go(name, serial)
+
+    def switch_disks(self, name: str, tops: Mapping[str, LayerFile], *, freeze: bool = False) -> bool:
+        self.fault("switch_disks", name)
+        with self._lock:
+            known = self._up(name)
+            disks = {serial: self._disk(known, serial) for serial in tops}
+            due = {serial: disk for serial, disk in disks.items() if disk.layer != tops[serial].layer}
+            for serial, disk in due.items():
+                self._check_chain(f"cannot switch {serial} of {name}", [tops[serial].layer, disk.layer])
+            for serial, disk in due.items():
+                known.flattening.pop(serial, None)
+                known.disks[serial] = replace(disk, chain=(tops[serial], *disk.chain))
+            frozen = bool(due) and freeze and name in self._agents
+            if due:
+                self.switches.append((name, frozenset(due), frozen))
+            return frozen
+
+    def resize_disk(self, name: str, serial: str, size_bytes: int) -> None:
+        self.fault("resize_disk", name)
+        with self._lock:
+            known = self._up(name)
+            disk = self._disk(known, serial)
+            if self._size_bytes(known, disk) >= size_bytes:
+                return
+            known.flattening.pop(serial, None)
+            known.sizes[serial] = size_bytes
+            layer = self._opened(disk.layer)
+            if layer is not None and self.storage is not None:
+                self.storage.write_header(disk.layer, size_bytes=size_bytes, parent=layer.parent)
+
+    def limit_disk(self, name: str, serial: str, limits: Limits | None) -> None:
+        self.fault("limit_disk", name)
+        with self._lock:
+            known = self._up(name)
+            known.disks[serial] = replace(self._disk(known, serial), limits=limits)
+
+    def flatten_disk(self, name: str, serial: str, onto: str) -> None:
+        self.fault("flatten_disk", name)
+        with self._lock:
+            known = self._up(name)
+            below = [file.layer for file in self._disk(known, serial).chain[1:]]
+            if onto and onto not in below:
+                raise HostError(f"{serial} of {name} cannot be flattened onto {onto}: it does not lie on it")
+            if serial in known.flattening or (below[0] if below else "") == onto:
+                return
+            known.flattening[serial] = onto
+        if name not in self._slow:
+            self.finish_flattening(name, serial)
+
+    def flush_disks(self, name: str) -> None:
+        self.fault("flush_disks", name)
+
+    def stop_flattening(self, name: str, serial: str) -> None:
+        self.fault("stop_flattening", name)
+        with self._lock:
+            known = self._machines.get(name)
+            if known is not None:
+                known.flattening.pop(serial, None)
+
+    def resume(self, name: str) -> None:
+        self.fault("resume", name)
+        with self._lock:
+            known = self._machines.get(name)
+            if known is None or known.power is not Power.PAUSED:
+                return
+            known.power, known.disk_error = Power.RUNNING, ""
+        self._wake(name)
+
     def remove(self, name: str) -> None:
         self.fault("remove", name)
         self._turn_off(name, OffReason.DESTROYED)
@@ -170,6 +259,8 @@ class MemoryCompute:
             gone = self._machines.pop(name, None)
             self._deaf.discard(name)
             self._grasping.discard(name)
+            self._slow.discard(name)
+            self._agents.discard(name)
             if gone is None:
                 return
             self._consoles[name] = _console_text(gone)
@@ -186,7 +277,15 @@ class MemoryCompute:
             known = self._machines.get(name)
             if known is None:
                 return None
-            return MachineStatus(name, known.power, known.off_reason, known.resets, tuple(known.nics))
+            return MachineStatus(
+                name,
+                known.power,
+                known.off_reason,
+                known.resets,
+                tuple(known.nics),
+                tuple(self._disk_status(known, disk) for disk in known.disks.values()),
+                known.disk_error,
+            )
 
     def names(self) -> list[str]:
         self.fault("names", "")
@@ -265,18 +364,54 @@ class MemoryCompute:
         self._deaf.add(name)
 
     def hold_on(self, name: str) -> None:
-        """From now on the guest does not let go of an interface when asked to, until `guest_lets_go`, or a reset."""
+        """From now on the guest does not let go of a device when asked to, until `guest_lets_go`, or a reset."""
         self._grasping.add(name)
 
-    def guest_lets_go(self, name: str, port: str) -> None:
-        """Of an interface that it was asked to let go of. Raises LookupError when it was not."""
+    def guest_lets_go(self, name: str, device: str) -> None:
+        """Of an interface or a disk that it was asked to let go of. Raises LookupError when it was not."""
         with self._lock:
             known = self._machines[name]
-            if port not in known.leaving:
-                raise LookupError(f"nobody has asked {name} to let go of {port}")
-            known.leaving.discard(port)
-            del known.nics[port]
+            if device not in known.leaving:
+                raise LookupError(f"nobody has asked {name} to let go of {device}")
+            known.leaving.discard(device)
+            _take_out(known, device)
         self._wake(name)
+
+    def give_agent(self, name: str) -> None:
+        """From now on the guest has an agent, which freezes its file systems when asked to."""
+        self._agents.add(name)
+
+    def flatten_slowly(self, name: str) -> None:
+        """From now on flattening is under way, half done, until `finish_flattening`."""
+        self._slow.add(name)
+
+    def finish_flattening(self, name: str, serial: str) -> None:
+        """What `flatten_disk` began. Raises LookupError when it did not."""
+        with self._lock:
+            known = self._machines[name]
+            if serial not in known.flattening:
+                raise LookupError(f"nobody flattens {serial} of {name}")
+            onto = known.flattening.pop(serial)
+            disk = known.disks[serial]
+            layers = [file.layer for file in disk.chain]
+            kept = disk.chain[layers.index(onto) :] if onto else ()
+            known.disks[serial] = replace(disk, chain=(disk.chain[0], *kept))
+            if self.storage is not None:
+                size_bytes = self._size_bytes(known, disk)
+                self.storage.write_header(disk.layer, size_bytes=size_bytes, parent=onto)
+        self._wake(name)
+
+    def disk_fails(self, name: str, error: str = "no space") -> None:
+        """A write of the guest's fails, so it is paused until `resume`."""
+        with self._lock:
+            known = self._up(name)
+            known.power, known.disk_error = Power.PAUSED, error
+        self._wake(name)
+
+    def disks(self, name: str) -> tuple[Disk, ...]:
+        """What is plugged into it now."""
+        with self._lock:
+            return tuple(self._machines[name].disks.values())
 
     def nics(self, name: str) -> tuple[Nic, ...]:
         """What is plugged into it now."""
@@ -305,7 +440,8 @@ class MemoryCompute:
             if known is None or known.power is Power.OFF:
                 return
             known.power, known.off_reason = Power.OFF, reason
-            known.nics, known.leaving = {}, set()
+            known.nics, known.disks, known.leaving, known.flattening, known.sizes = {}, {}, set(), {}, {}
+            known.disk_error = ""
             self._used_mib -= known.machine.memory_mib
             _hang_up(known)
         self._wake(name)
@@ -316,14 +452,53 @@ class MemoryCompute:
             if known is None or known.power is Power.OFF:
                 return
             known.resets += 1
-            for port in known.leaving:
-                del known.nics[port]
+            for device in known.leaving:
+                _take_out(known, device)
             known.leaving = set()
         self._wake(name)
+
+    def _up(self, name: str) -> _Running:
+        known = self._machines.get(name)
+        if known is None or known.power is Power.OFF:
+            raise HostError(f"{name} does not run, so its disks cannot be changed")
+        return known
+
+    def _disk(self, known: _Running, serial: str) -> Disk:
+        if serial not in known.disks:
+            raise HostError(f"{known.machine.name} has no disk {serial}; it has {', '.join(known.disks) or 'none'}")
+        return known.disks[serial]
+
+    def _opened(self, layer: str) -> LayerStatus | None:
+        return self.storage.opened_layer(layer) if self.storage is not None else None
+
+    def _check_chain(self, about: str, layers: list[str]) -> None:
+        """Of two layers the first must lie on the second, as its file's header would say."""
+        for layer, parent in pairwise(layers):
+            status = self._opened(layer)
+            if status is not None and status.parent != parent:
+                raise HostError(f"{about}: {layer} lies on {status.parent or 'nothing'}, not on {parent}")
+
+    def _size_bytes(self, known: _Running, disk: Disk) -> int:
+        layer = self._opened(disk.layer)
+        return layer.size_bytes if layer is not None else known.sizes.get(disk.serial, 0)
+
+    def _disk_status(self, known: _Running, disk: Disk) -> DiskStatus:
+        return DiskStatus(
+            serial=disk.serial,
+            chain=tuple(file.layer for file in disk.chain),
+            size_bytes=self._size_bytes(known, disk),
+            flattening=0.5 if disk.serial in known.flattening else None,
+        )
 
     def _wake(self, name: str) -> None:
         for wake in tuple(self._watchers):
             wake(name)
+
+
+def _take_out(known: _Running, device: str) -> None:
+    known.nics.pop(device, None)
+    known.disks.pop(device, None)
+    known.flattening.pop(device, None)
 
 
 def _console_text(known: _Running) -> bytes:
@@ -337,108 +512,6 @@ def _hang_up(known: _Running) -> None:
     if known.serial is not None:
         known.serial.close()
         known.serial = None
-
-
-class MemoryStorage:
-    """Layers are sizes and parents. A parent that is not there is taken as it comes, since a host in memory forgets
-    its layers with its process and the store does not; `strict` makes it an error, as on a real host."""
-
-    def __init__(self, *, free_bytes: int = 1 << 60, strict: bool = False) -> None:
-        self.fault: Fault = _no_fault
-        self._strict = strict
-        self._free_bytes = free_bytes
-        self._lock = threading.Lock()
-        self._layers: dict[str, tuple[int, str]] = {}
-        self._uploads: dict[str, tuple[int, str]] = {}
-
-    def create_layer(self, name: str, *, size_bytes: int, parent: str = "") -> None:
-        self.fault("create_layer", name)
-        with self._lock:
-            if parent and parent not in self._layers and self._strict:
-                raise HostError(f"{name} cannot be made: its parent {parent} is not there", retryable=False)
-            known_bytes, known_parent = self._layers.get(name, (0, parent))
-            if known_parent != parent:
-                raise HostError(f"{name} is there, on {known_parent or 'nothing'}", retryable=False)
-            size_bytes = max(size_bytes, known_bytes, self._layers.get(parent, (0, ""))[0])
-            if size_bytes <= 0:
-                raise HostError(f"{name}: {size_bytes} bytes; at least 1 is needed", retryable=False)
-            self._layers[name] = (size_bytes, parent)
-
-    def remove_layer(self, name: str) -> None:
-        self.fault("remove_layer", name)
-        with self._lock:
-            self._layers.pop(name, None)
-
-    def observe_layer(self, name: str) -> LayerStatus | None:
-        self.fault("observe_layer", name)
-        with self._lock:
-            if name not in self._layers:
-                return None
-            size_bytes, parent = self._layers[name]
-            return LayerStatus(name, size_bytes, 0, parent)
-
-    def layers(self) -> list[str]:
-        self.fault("layers", "")
-        with self._lock:
-            return sorted(self._layers)
-
-    def catalogue(self) -> dict[str, BuiltImage]:
-        return dict(_IMAGES)
-
-    def recipes(self) -> list[str]:
-        return sorted(_IMAGES)
-
-    def build_image(self, recipe: str, layer: str, progress: Callable[[str], None]) -> BuiltImage:
-        self.fault("build_image", layer)
-        if recipe not in _IMAGES:
-            raise HostError(f"there is no recipe {recipe}; {', '.join(_IMAGES)} can be built", retryable=False)
-        progress("simulate a build")
-        built = _IMAGES[recipe]
-        with self._lock:
-            self._layers[layer] = (built.size_bytes, "")
-        return built
-
-    def receive_upload(self, upload: str, chunks: Iterator[bytes], limit_bytes: int) -> str:
-        self.fault("receive_upload", upload)
-        digest = hashlib.sha512()
-        received = 0
-        for chunk in chunks:
-            received += len(chunk)
-            if received > limit_bytes:
-                raise HostError(f"the upload has more than the allowed {limit_bytes} bytes", retryable=False)
-            digest.update(chunk)
-        with self._lock:
-            self._uploads[upload] = (received, digest.hexdigest())
-        return digest.hexdigest()
-
-    def import_image(self, upload: str, file_format: str, layer: str, progress: Callable[[str], None]) -> BuiltImage:
-        self.fault("import_image", layer)
-        formats = ("raw", "qcow2", "vmdk", "vhd", "vhdx")
-        if file_format not in formats:
-            raise HostError(f"'{file_format}' is not a format that is read; {', '.join(formats)} are", retryable=False)
-        progress("simulate an import")
-        with self._lock:
-            if upload not in self._uploads:
-                raise HostError(f"there is no upload {upload}", retryable=False)
-            received, sha512 = self._uploads.pop(upload)
-            if not received:
-                raise HostError("the image is refused: it is empty", retryable=False)
-            size_bytes = -(-received // 512) * 512
-            self._layers[layer] = (size_bytes, "")
-        return BuiltImage(
-            size_bytes=size_bytes,
-            sha512=sha512,
-            root_device="/dev/xvda",
-            login_user="ec2-user",
-            description="",
-            kernel_arguments=None,
-        )
-
-    def remove_kernel(self, layer: str) -> None:
-        self.fault("remove_kernel", layer)
-
-    def free_bytes(self) -> int:
-        return self._free_bytes
 
 
 class MemoryNetwork:
@@ -564,6 +637,10 @@ class MemoryHost(Host):
     compute: MemoryCompute = field(default_factory=MemoryCompute)
     storage: MemoryStorage = field(default_factory=MemoryStorage)
     network: MemoryNetwork = field(default_factory=MemoryNetwork)
+
+    def __post_init__(self) -> None:
+        if self.compute.storage is None:
+            self.compute.storage = self.storage
 
     def lose_host(self) -> None:
         """As after a reboot of the host: disks are there, networks are not, no machine runs."""

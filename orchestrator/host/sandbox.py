@@ -2,7 +2,8 @@
 
 `convert` shows qemu-img a file that `imagefile.py` has passed, and expects the worst of both: it runs as nobody,
 without capabilities, in a network namespace with nothing in it, with limits on processor time, memory, file size and
-open files, and knows its two files by names in its working directory. `run_lines` is for programs that are ours
+open files, and knows its two files by names in its working directory. What it writes may not take the last of the
+disk, which guests need: a small file can say that it is a large disk of ones. `run_lines` is for programs that are ours
 (recipes): it passes their lines on, and when it ends, however it ends, nothing of their process group is left.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import selectors
 import shutil
 import signal
@@ -21,54 +23,118 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.host import CapacityError, HostError
-from orchestrator.host.imagefile import FORMATS, GIB, ImageRefused
+from orchestrator.host.imagefile import FORMATS, GIB, ImageRefused, disk_within
 
 _MEMORY_BYTES = 2 * GIB
 _OPEN_FILES = 64
+_LEAST_ROOM = 16 << 20  # for a qcow2 file of any size
+_MOST_KEPT_FREE = 4 * GIB  # of the file system; a twentieth of a smaller one
+_PERCENT = re.compile(r"\((\d{1,3}\.\d\d)/100%\)")
 _KEPT_LINES = 20  # of a program's last words, for the error message
 _NAME = "disk"
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
 def convert(
-    source: Path, file_format: str, target: Path, *, virtual_bytes: int, cpu_s: int = 1800, timeout_s: float = 3600
+    source: Path,
+    file_format: str,
+    target: Path,
+    *,
+    virtual_bytes: int,
+    cpu_s: int = 1800,
+    timeout_s: float = 3600,
+    progress: Callable[[float], None] = lambda done: None,
 ) -> None:
     """Make the qcow2 file `target` of `source`, which was inspected as `file_format` and found to be `virtual_bytes`.
 
-    Both must be on one file system. `target` appears only when it is whole. Raises ImageRefused when qemu-img cannot
-    read the source, CapacityError when there is no room for the result.
+    Both must be on one file system. `target` appears only when it is whole; `progress` gets how much is done, 0 to 1,
+    and may raise to give it up. Raises ImageRefused when qemu-img cannot read the source, CapacityError when there is
+    no room for the result.
     """
     needed = ("unshare", "prlimit", "setpriv", "qemu-img")
     missing = [tool for tool in needed if shutil.which(tool) is None]
     if missing:
         raise HostError(f"to convert an image {', '.join(missing)} must be installed", retryable=False)
     work = target.with_name(f".{target.name}.convert")
-    with _directory_of_nobody(work) as nobody:
-        os.link(source, work / "source", follow_symlinks=False)
-        owner = os.stat(source)
-        file_limit = virtual_bytes + virtual_bytes // 64 + (16 << 20)
+    lines: list[str] = []
+
+    def line(text: str) -> None:
+        if found := _PERCENT.search(text):
+            progress(float(found[1]) / 100)
+        elif text.strip():
+            lines.append(text)
+            del lines[:-_KEPT_LINES]
+
+    with _directory_of_nobody(work) as nobody, _shown_to(nobody, source, file_format, work / "source"):
+        room = _room(work)
+        whole = virtual_bytes + virtual_bytes // 64 + _LEAST_ROOM
         command = [
             *("unshare", "--net", "--ipc", "--"),
-            *("prlimit", f"--cpu={cpu_s}", f"--as={_MEMORY_BYTES}", f"--fsize={file_limit}", f"--nofile={_OPEN_FILES}"),
-            *("--core=0", "--"),
+            *("prlimit", f"--cpu={cpu_s}", f"--as={_MEMORY_BYTES}", f"--fsize={min(whole, room)}"),
+            *(f"--nofile={_OPEN_FILES}", "--core=0", "--"),
             *("setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"),
-            *("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--"),
-            *("qemu-img", "convert", "-f", FORMATS[file_format], "-O", "qcow2", "source", _NAME),
+            *("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--pdeathsig=KILL", "--"),
+            *(
+                "qemu-img",
+                "convert",
+                "-p",
+                "-f",
+                FORMATS["vmdk" if file_format == "ova" else file_format],
+                "-O",
+                "qcow2",
+                "source",
+                _NAME,
+            ),
         ]
-        try:
-            os.chown(work / "source", nobody.pw_uid, nobody.pw_gid)
-            lines: list[str] = []
-            status = run_lines(command, work, lines.append, timeout_s=timeout_s, environment=_ENVIRONMENT)
-        finally:
-            os.chown(work / "source", owner.st_uid, owner.st_gid)
+        status = run_lines(command, work, line, timeout_s=timeout_s, environment=_ENVIRONMENT, returns_end_lines=True)
+        made = work / _NAME
         if status != 0:
-            if shutil.disk_usage(work).free < 64 << 20:
+            written = made.stat().st_size if made.exists() else 0
+            if (room < whole and written + _LEAST_ROOM >= room) or _room(work) <= _LEAST_ROOM:
                 raise CapacityError("there is no room on the disk for the converted image")
             raise ImageRefused(f"qemu-img cannot convert it: {_last_words(lines, status)}")
-        made = work / _NAME
         os.chown(made, 0, 0)
         os.chmod(made, 0o600)
         os.replace(made, target)
+
+
+def _room(directory: Path) -> int:
+    """How many bytes an import may write there. Raises CapacityError when there is no room for any."""
+    usage = shutil.disk_usage(directory)
+    room = usage.free - min(usage.total // 20, _MOST_KEPT_FREE)
+    if room <= _LEAST_ROOM:
+        raise CapacityError(f"there is no room on the disk for an import: {usage.free >> 20} MiB are free")
+    return room
+
+
+@contextlib.contextmanager
+def _shown_to(nobody: pwd.struct_passwd, source: Path, file_format: str, name: Path) -> Iterator[None]:
+    """The source under another name, where nobody can read it: the file itself, or a copy of the disk inside."""
+    if file_format == "ova":
+        offset, length = disk_within(source)
+        if length > _room(name.parent):
+            raise CapacityError("there is no room on the disk to take the disk out of the ova")
+        with open(source, "rb") as archive, open(name, "xb") as disk:
+            _copy_part(archive.fileno(), offset, length, disk.fileno())
+        os.chown(name, nobody.pw_uid, nobody.pw_gid)
+        yield
+        return
+    os.link(source, name, follow_symlinks=False)
+    owner = os.stat(source)
+    os.chown(name, nobody.pw_uid, nobody.pw_gid)
+    try:
+        yield
+    finally:
+        os.chown(name, owner.st_uid, owner.st_gid)
+
+
+def _copy_part(source: int, offset: int, length: int, target: int) -> None:
+    while length:
+        copied = os.copy_file_range(source, target, min(length, 64 << 20), offset_src=offset)
+        if not copied:
+            raise ImageRefused("its disk is cut off")
+        offset += copied
+        length -= copied
 
 
 def run_lines(
@@ -78,14 +144,16 @@ def run_lines(
     *,
     timeout_s: float,
     environment: Mapping[str, str] | None = None,
+    returns_end_lines: bool = False,
 ) -> int:
     """Run `command` and give each line that it writes to `line`; its exit status, negative for a signal.
 
+    With `returns_end_lines` a carriage return ends a line too, as programs write their progress.
     Its process group is killed when this ends, by a return or by any exception. Raises HostError when the time is up.
     """
     deadline = time.monotonic() + timeout_s
     with _process_group(command, directory, environment) as process:
-        for text in _lines(process, command[0], deadline):
+        for text in _lines(process, command[0], deadline, rb"[\r\n]" if returns_end_lines else rb"\n"):
             line(text)
     return process.returncode
 
@@ -115,7 +183,7 @@ def _process_group(
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _lines(process: subprocess.Popen[bytes], program: str, deadline: float) -> Iterator[str]:
+def _lines(process: subprocess.Popen[bytes], program: str, deadline: float, ends: bytes) -> Iterator[str]:
     """The lines that `process` writes until it has ended. It is left unwaited for."""
     assert process.stdout is not None
     output = process.stdout.fileno()
@@ -137,7 +205,7 @@ def _lines(process: subprocess.Popen[bytes], program: str, deadline: float) -> I
                 selector.unregister(output)
                 output = -1
                 continue
-            *whole, pending = (pending + chunk).split(b"\n")
+            *whole, pending = re.split(ends, pending + chunk)
             for text in whole:
                 yield text.decode(errors="replace").rstrip("\r")
             if len(pending) > 65536:

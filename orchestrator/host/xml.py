@@ -1,8 +1,8 @@
-"""The domain XML of a machine: values go in, `templates/domain.xml.j2` prints them.
+"""The XML that libvirt is handed: values go in, `templates/` prints them.
 
 What a guest's hardware is like is decided here and in the templates, and nowhere else. What is there from start to end
 sits on the root complex. What may come and go while the guest runs sits behind two bridges of the old kind, whose slots
-ACPI can plug at no cost to the boot (docs/adr/0007-hot-plug-slots.md). A device's slot follows from its place in the
+ACPI can plug at no cost to the boot (docs/adr/0007-hot-plug-slots.md). A device's slot follows from its number in the
 machine, so a guest finds its interfaces and disks where they were after every start:
 
     bus 0 --+-- slot 1 video, 2 virtio-serial, 3 rng
@@ -14,13 +14,15 @@ machine, so a guest finds its interfaces and disks where they were after every s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
-from orchestrator.host import Machine, Nic
+from orchestrator.host import Disk, LayerFile, Limits, Machine, Nic
 from orchestrator.host.links import bridge_name, tap_name
 
 # Marks the domains of one deployment, so that several on one host tell theirs apart.
@@ -31,7 +33,7 @@ MAX_DISKS = 1 + 31
 
 _CPU_MODES = {"kvm": "host-passthrough", "tcg": "maximum"}
 _DOMAIN_TYPES = {"kvm": "kvm", "tcg": "qemu"}
-_MAX_SERIAL = 20  # characters: what a virtio disk can carry
+_SERIAL = re.compile(r"[A-Za-z0-9_-]{1,20}")  # what a virtio disk can carry, of what libvirt takes in a name of ours
 _ALIAS = "ua-"  # what libvirt wants before a name of ours for a device
 
 
@@ -53,7 +55,7 @@ class KernelFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainFiles:
-    """What on the host's file system belongs to one machine. `layers` maps a disk's layer to its file."""
+    """What on the host's file system belongs to one machine. `layers` maps each layer of its disks to its file."""
 
     layers: Mapping[str, Path]
     kernel: KernelFiles | None = None
@@ -73,6 +75,9 @@ class DomainTemplate:
         )
         self._domain = environment.get_template("domain.xml.j2")
         self._interface = environment.get_template("interface.xml.j2")
+        self._disk = environment.get_template("disk.xml.j2")
+        self._switch = environment.get_template("switch.xml.j2")
+        self._secret = environment.get_template("secret.xml.j2")
 
     def render(self, machine: Machine, files: DomainFiles, *, deployment: str, accelerator: str) -> str:
         """The XML that libvirt defines `machine` by. `accelerator` is kvm or tcg. Raises ValueError for a machine
@@ -81,8 +86,11 @@ class DomainTemplate:
         return self._domain.render(
             machine=machine,
             kernel=files.kernel if machine.kernel else None,
-            disks=_disks(machine, files.layers),
-            nics=[_nic(nic, place) for nic, place in zip(machine.nics, _places(machine), strict=True)],
+            disks=[
+                _disk(disk, index, files.layers, deployment, bootable=machine.kernel is None)
+                for disk, index in zip(machine.disks, _numbers(machine, "disks"), strict=True)
+            ],
+            nics=[_nic(nic, index) for nic, index in zip(machine.nics, _numbers(machine, "interfaces"), strict=True)],
             serial_socket=files.serial_socket,
             console_log=files.console_log,
             cpu_shares=cpu_shares(machine.vcpus, machine.cpu_share_percent),
@@ -96,20 +104,65 @@ class DomainTemplate:
         """The XML by which libvirt gives a domain one more interface, as its number `index`."""
         return self._interface.render(nic=_nic(nic, index))
 
+    def render_disk(self, disk: Disk, index: int, layers: Mapping[str, Path], *, deployment: str) -> str:
+        """The XML by which libvirt gives a domain one more disk, as its number `index`."""
+        _check_disk(disk)
+        return self._disk.render(disk=_disk(disk, index, layers, deployment, bootable=False))
 
-def alias(port: str) -> str:
-    """libvirt's name for the interface whose tap is `port`."""
-    return _ALIAS + port
+    def render_switch(
+        self, tops: Mapping[str, LayerFile], others: Iterable[str], layers: Mapping[str, Path], *, deployment: str
+    ) -> str:
+        """The XML by which libvirt switches disks, each named by its target, to new tops, and leaves the others."""
+        disks = [{"target": name, "layer": _layer(top, layers, deployment)} for name, top in tops.items()]
+        return self._switch.render(disks=disks, others=list(others))
+
+    def render_secret(self, layer: str, *, deployment: str) -> str:
+        """The XML of the libvirt secret that opens `layer`."""
+        return self._secret.render(
+            uuid=secret_uuid(layer, deployment=deployment), description=f"{layer} of deployment {deployment}"
+        )
 
 
-def port_of(alias_name: str) -> str:
-    """The port that libvirt's name of an interface stands for; empty where the interface is not ours."""
+def alias(device: str) -> str:
+    """libvirt's name for the interface whose tap is `device`, or the disk with that serial number."""
+    return _ALIAS + device
+
+
+def device_of(alias_name: str) -> str:
+    """The port or serial number that libvirt's name of a device stands for; empty where the device is not ours."""
     return alias_name.removeprefix(_ALIAS) if alias_name.startswith(_ALIAS) else ""
+
+
+def secret_uuid(layer: str, *, deployment: str) -> str:
+    """The name under which libvirt is lent what opens `layer`."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{NAMESPACE}:{deployment}:{layer}"))
+
+
+def iotune(limits: Limits | None) -> dict[str, int]:
+    """Limits in libvirt's words, 0 for none. libvirt takes a burst only above a limit, and its length with it alone."""
+    limits = limits or Limits()
+    length_s = max(1, limits.burst_s)
+    burst_iops = limits.burst_iops if limits.burst_iops > limits.iops > 0 else 0
+    burst_bytes = limits.burst_bytes_per_s if limits.burst_bytes_per_s > limits.bytes_per_s > 0 else 0
+    return {
+        "total_bytes_sec": limits.bytes_per_s,
+        "total_iops_sec": limits.iops,
+        "total_bytes_sec_max": burst_bytes,
+        "total_iops_sec_max": burst_iops,
+        "total_bytes_sec_max_length": length_s if burst_bytes else 0,
+        "total_iops_sec_max_length": length_s if burst_iops else 0,
+        "size_iops_sec": limits.operation_bytes if limits.iops else 0,
+    }
 
 
 def nic_address(index: int) -> tuple[int, int]:
     """Bus and slot of interface number `index`."""
     return (0, 5) if index == 0 else (3, index)
+
+
+def disk_address(index: int) -> tuple[int, int]:
+    """Bus and slot of disk number `index`."""
+    return (0, 4) if index == 0 else (4, index)
 
 
 def cpu_shares(vcpus: int, percent: int) -> int:
@@ -120,21 +173,30 @@ def cpu_shares(vcpus: int, percent: int) -> int:
     return min(10_000, max(2, vcpus * percent))
 
 
-def _disks(machine: Machine, layers: Mapping[str, Path]) -> list[dict[str, object]]:
-    disks: list[dict[str, object]] = []
-    for index, disk in enumerate(machine.disks):
-        bus, slot = (4, index) if index else (0, 4)
-        disks.append(
-            {
-                "path": layers[disk.layer],
-                "target": disk.target,
-                "serial": disk.serial,
-                "bus": bus,
-                "slot": slot,
-                "boot_order": 1 if index == 0 and machine.kernel is None else 0,
-            }
-        )
-    return disks
+def _target(index: int) -> str:
+    """libvirt's name for disk number `index`: vda ... vdz, vdaa ..."""
+    return f"vd{chr(97 + index)}" if index < 26 else f"vda{chr(97 + index - 26)}"
+
+
+def _disk(disk: Disk, index: int, layers: Mapping[str, Path], deployment: str, *, bootable: bool) -> dict[str, object]:
+    bus, slot = disk_address(index)
+    return {
+        "layers": [_layer(layer, layers, deployment) for layer in disk.chain],
+        "target": _target(index),
+        "serial": disk.serial,
+        "alias": alias(disk.serial),
+        "limits": [(name, value) for name, value in iotune(disk.limits).items() if value],
+        "bus": bus,
+        "slot": slot,
+        "boot_order": 1 if index == 0 and bootable else 0,
+    }
+
+
+def _layer(layer: LayerFile, layers: Mapping[str, Path], deployment: str) -> dict[str, object]:
+    return {
+        "path": layers[layer.layer],
+        "secret_uuid": secret_uuid(layer.layer, deployment=deployment) if layer.secret else "",
+    }
 
 
 def _nic(nic: Nic, index: int) -> dict[str, object]:
@@ -149,15 +211,17 @@ def _nic(nic: Nic, index: int) -> dict[str, object]:
     }
 
 
-def _places(machine: Machine) -> list[int]:
-    """The number of each interface. Raises ValueError where two want the same."""
-    places = [place if nic.index < 0 else nic.index for place, nic in enumerate(machine.nics)]
-    if len(set(places)) < len(places):
-        raise ValueError(f"{machine.name}: two interfaces have the same number, of {places}")
-    for place in places:
-        if place >= MAX_NICS:
-            raise ValueError(f"{machine.name}: interface {place}; numbers 0 to {MAX_NICS - 1} are allowed")
-    return places
+def _numbers(machine: Machine, what: str) -> list[int]:
+    """The number of each of its disks or interfaces. Raises ValueError where two want the same."""
+    devices: Sequence[Disk | Nic] = machine.disks if what == "disks" else machine.nics
+    most = MAX_DISKS if what == "disks" else MAX_NICS
+    numbers = [place if device.index < 0 else device.index for place, device in enumerate(devices)]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"{machine.name}: two {what} have the same number, of {numbers}")
+    for number in numbers:
+        if number >= most:
+            raise ValueError(f"{machine.name}: number {number} of its {what}; 0 to {most - 1} are allowed")
+    return numbers
 
 
 def _check(machine: Machine) -> None:
@@ -165,8 +229,17 @@ def _check(machine: Machine) -> None:
         raise ValueError(
             f"{machine.name}: {machine.vcpus} vCPUs cannot be {machine.cores} cores of {machine.threads} threads"
         )
-    if len(machine.disks) > MAX_DISKS:
-        raise ValueError(f"{machine.name}: {len(machine.disks)} disks; at most {MAX_DISKS} are allowed")
     for disk in machine.disks:
-        if len(disk.serial) > _MAX_SERIAL:
-            raise ValueError(f"{machine.name}: the serial number {disk.serial} has more than {_MAX_SERIAL} characters")
+        _check_disk(disk)
+    serials = [disk.serial for disk in machine.disks]
+    if len(set(serials)) < len(serials):
+        raise ValueError(f"{machine.name}: two disks have the same serial number, of {', '.join(serials)}")
+
+
+def _check_disk(disk: Disk) -> None:
+    if not _SERIAL.fullmatch(disk.serial):
+        raise ValueError(
+            f"the serial number '{disk.serial}': 1 to 20 letters, digits, dashes and underscores are allowed"
+        )
+    if not disk.chain:
+        raise ValueError(f"the disk {disk.serial} has no layer; at least one is needed")

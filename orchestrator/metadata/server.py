@@ -35,6 +35,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 from yarl import URL
 
+from orchestrator.metadata.credentials import Vendor
 from orchestrator.metadata.identity import Identity, keep
 from orchestrator.metadata.tokens import MAX_TTL_S, MIN_TTL_S, SECRET_BYTES, Tokens
 from orchestrator.metadata.tree import Facts, Tree, build, gather
@@ -216,6 +217,7 @@ class MetadataServer:
         secret = keep(secrets_dir / "token-secret", lambda: secrets.token_bytes(SECRET_BYTES))
         self._tokens = Tokens(secret, clock)
         self._identity = Identity(secrets_dir, clock)
+        self._vendor = Vendor(store, clock)
         self._guests: dict[str, Guest] = {}
         self._listeners: dict[tuple[str, int], asyncio.Server] = {}  # by VPC and address family
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -377,9 +379,9 @@ class MetadataServer:
         facts = gather(self._store, instance)
         guest = self._guests.get(instance.id)
         if guest is None:
-            guest = self._guests[instance.id] = Guest(facts, build(facts, self._identity))
+            guest = self._guests[instance.id] = Guest(facts, build(facts, self._identity, self._vendor))
         elif guest.facts != facts:
-            guest.facts, guest.tree = facts, build(facts, self._identity)
+            guest.facts, guest.tree = facts, build(facts, self._identity, self._vendor)
         return guest
 
     def _note(self, guest: Guest, instance: Instance, topic: str) -> None:

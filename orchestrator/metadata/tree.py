@@ -23,9 +23,11 @@ from email.utils import format_datetime
 from typing import Protocol
 from urllib.parse import unquote
 
+from orchestrator.metadata.credentials import Granted, Vendor
 from orchestrator.model.elastic_ip import public_addresses
-from orchestrator.model.image import Volume
+from orchestrator.model.iam import profile_role
 from orchestrator.model.instance import Instance
+from orchestrator.model.volume import Volume
 from orchestrator.model.vpc import NetworkInterface, SecurityGroup, Subnet, Vpc, private_dns_name, public_dns_name
 from orchestrator.model.zone import zone_id
 from orchestrator.store import Store
@@ -93,6 +95,7 @@ class Facts:
     instance: Instance
     plugs: tuple[Plug, ...]  # the primary interface first
     volumes: tuple[Volume, ...]  # by device
+    granted: Granted | None = None  # of an instance that has a profile
 
 
 def gather(store: Store, instance: Instance) -> Facts:
@@ -115,6 +118,7 @@ def gather(store: Store, instance: Instance) -> Facts:
             for interface in interfaces
         ),
         tuple(volumes),
+        Granted(*profile_role(store, instance.profile.profile_id)) if instance.profile is not None else None,
     )
 
 
@@ -158,10 +162,11 @@ class Tree:
         return None if wants_folder else Found(node, topic)
 
 
-def build(facts: Facts, signer: Signer) -> Tree:
+def build(facts: Facts, signer: Signer, vendor: Vendor | None = None) -> Tree:
+    """Without a `vendor`, an instance's profile does not show."""
     instance = facts.instance
     started = (instance.launched_at or instance.created).astimezone(UTC)
-    services: dict[str, Folder | Leaf] = {"dynamic": _dynamic(facts, signer), "meta-data": _meta_data(facts)}
+    services: dict[str, Folder | Leaf] = {"dynamic": _dynamic(facts, signer), "meta-data": _meta_data(facts, vendor)}
     user_data = _decode(instance.user_data)
     if user_data:
         services["user-data"] = user_data
@@ -177,7 +182,7 @@ def _folder(children: Mapping[str, Folder | Leaf | str | None], *, mark_folders:
     return Folder(there, "\n".join(names).encode())
 
 
-def _meta_data(facts: Facts) -> Folder:
+def _meta_data(facts: Facts, vendor: Vendor | None) -> Folder:
     instance = facts.instance
     primary = facts.plugs[0] if facts.plugs else None
     interface = primary.interface if primary else None
@@ -191,6 +196,7 @@ def _meta_data(facts: Facts) -> Folder:
             # A rebalance recommendation is listed only once there is one: crawlers take a listed leaf to be there.
             "events": _folder({"maintenance": _folder({"history": "[]", "scheduled": "[]"})}),
             "hostname": name,
+            "iam": _iam(instance, facts.granted, vendor) if facts.granted and vendor else None,
             "instance-action": "none",
             "instance-id": instance.id,
             "instance-life-cycle": "on-demand",
@@ -223,11 +229,28 @@ def _meta_data(facts: Facts) -> Folder:
     )
 
 
+def _iam(instance: Instance, granted: Granted, vendor: Vendor) -> Folder:
+    role = granted.role
+    roles: dict[str, Folder | Leaf | str | None] = {}
+    if role is not None:
+        roles[role.name] = lambda: vendor.credentials(instance, role)
+    return _folder(
+        {
+            "info": lambda: vendor.info(instance, granted),
+            "security-credentials": _folder(roles) if roles else None,
+        }
+    )
+
+
 def _block_devices(instance: Instance, volumes: Sequence[Volume]) -> Folder:
+    """Those that were there when the instance was last started, as on EC2, and of the instance store those that were
+    mapped."""
     devices: dict[str, Folder | Leaf | str | None] = {"ami": instance.root_device, "root": instance.root_device}
-    others = [device for volume in volumes if (device := _device(volume)) != instance.root_device]
-    devices |= {f"ebs{number}": device.removeprefix("/dev/") for number, device in enumerate(others, start=1)}
-    return _folder(devices)
+    started = instance.launched_at or instance.created
+    present = [v for v in volumes if v.attachment and (v.attachment.attached_at or started) <= started]
+    others = [device for volume in present if (device := _device(volume)) != instance.root_device]
+    mapped = {f"ebs{number}": device for number, device in enumerate(others, start=1)} | instance.ephemeral_devices
+    return _folder(devices | {name: device.removeprefix("/dev/") for name, device in mapped.items()})
 
 
 def _network(plugs: Sequence[Plug]) -> Folder:

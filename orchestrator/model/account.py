@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar
 
 from orchestrator.model.resource import Resource
@@ -22,14 +23,14 @@ class Account(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessKey(Resource):
-    """`id` is the access key id; `user` is empty for the account's root."""
+    """`id` is the access key id; `user` is the id of its user, empty for the account's root."""
 
     KIND: ClassVar[str] = "access-key"
+    INDEXES: ClassVar[tuple[str, ...]] = ("account", "user")
 
     secret: str
     user: str = ""
     active: bool = True
-
-    @property
-    def arn(self) -> str:
-        return f"arn:aws:iam::{self.account}:{'user/' + self.user if self.user else 'root'}"
+    used_at: datetime | None = None  # to within a quarter of an hour; a user's keys only
+    used_service: str = ""
+    used_region: str = ""

@@ -54,7 +54,12 @@ KINDS: dict[str, IdKind] = {
         IdKind("vpce", "InvalidVpcEndpointId", "VPC endpoint"),
         IdKind("fl", "InvalidFlowLogId", "flow log"),
         IdKind("eni-perm", "InvalidNetworkInterfacePermissionID", "network interface permission"),
+        IdKind("iip-assoc", "InvalidAssociationID", "association"),
         IdKind("key", "InvalidKeyPair", "key pair"),
+        IdKind("import-ami", "InvalidConversionTaskId", "import task"),
+        IdKind("import-snap", "InvalidConversionTaskId", "import task"),
+        IdKind("export-ami", "InvalidExportTaskId", "export task"),
+        IdKind("rule", "InvalidRuleId", "retention rule"),
         IdKind("build", "InvalidBuildId", "build"),
         IdKind("upload", "InvalidUploadId", "upload"),
     )

@@ -43,6 +43,16 @@ class MetadataOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileAssociation:
+    """Which instance profile it has, as it was when it was given: the profile itself may be gone."""
+
+    id: str  # iip-assoc-...
+    profile_id: str
+    arn: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Instance(Resource):
     KIND: ClassVar[str] = "instance"
     INDEXES: ClassVar[tuple[str, ...]] = ("account", "state", "vpc_id", "subnet_id", "image_id", "reservation_id")
@@ -60,6 +70,7 @@ class Instance(Resource):
     public_key: str = ""  # as it was at launch: deleting the key pair changes no instance
     user_data: str = ""  # base64
     root_device: str = "/dev/xvda"
+    ephemeral_devices: dict[str, str] = field(default_factory=dict)  # ephemeral0 -> its device, where it was mapped
     login_user: str = "ec2-user"
     kernel_id: str = ""
     ramdisk_id: str = ""
@@ -76,6 +87,7 @@ class Instance(Resource):
     reboots: int = 0  # how many reboots are done
     system_status: str = "initializing"  # ok | impaired | initializing | insufficient-data
     instance_status: str = "initializing"
+    paused_reason: str = ""  # why its machine stands still: a disk that cannot be written to
     timeline: dict[str, datetime] = field(default_factory=dict)  # phase of the last launch; see PHASES
 
     shutdown_behavior: str = "stop"  # stop | terminate
@@ -94,6 +106,7 @@ class Instance(Resource):
     resource_name_a: bool = False  # its resource name resolves to its IPv4 address
     resource_name_aaaa: bool = False
     metadata: MetadataOptions = field(default_factory=MetadataOptions)
+    profile: ProfileAssociation | None = None
 
     def private_name(self, address: str) -> str:
         """What it is called inside its VPC; `address` is the primary one of an interface."""

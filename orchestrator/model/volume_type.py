@@ -101,3 +101,59 @@ def _gp3_throughput(iops: int, asked_mib_s: int) -> int:
             f"Throughput to iops ratio is too high: {chosen} MiB/s needs {chosen * GP3_IOPS_PER_MIB_S} iops",
         )
     return chosen
+
+
+# --- what a volume's disk is held to ---
+
+_MIB: Final = 1 << 20
+_GP2_BURST_IOPS: Final = 3000
+_GP2_CREDITS: Final = 5_400_000  # operations, in a full bucket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """Operations and bytes a second; more of either, `burst_...`, for `burst_s` in one go. An operation of more than
+    `operation_bytes` counts as several. 0: no limit, or no burst."""
+
+    iops: int = 0
+    bytes_per_s: int = 0
+    burst_iops: int = 0
+    burst_bytes_per_s: int = 0
+    burst_s: int = 0
+    operation_bytes: int = 256 << 10
+
+
+def limits(volume_type: str, size_gib: int, iops: int = 0, throughput_mib_s: int = 0) -> Speed:
+    """How fast a volume's disk is. Source: "Amazon EBS volume types" in the EBS user guide."""
+    match volume_type:
+        case "gp2":
+            throughput = (128 if size_gib <= 170 else 250) * _MIB
+            sustained = max(100, min(16000, 3 * size_gib))
+            if sustained >= _GP2_BURST_IOPS:
+                return Speed(iops=sustained, bytes_per_s=throughput)
+            burst_s = _GP2_CREDITS // (_GP2_BURST_IOPS - sustained)
+            return Speed(iops=sustained, bytes_per_s=throughput, burst_iops=_GP2_BURST_IOPS, burst_s=burst_s)
+        case "gp3":
+            return Speed(iops=iops or GP3_IOPS, bytes_per_s=(throughput_mib_s or GP3_THROUGHPUT_MIB_S) * _MIB)
+        case "io1":
+            # 256 KiB an operation up to 500 MiB/s; above 32,000 IOPS 16 KiB each.
+            return Speed(iops=iops, bytes_per_s=min(iops << 18, 500 * _MIB) if iops <= 32000 else iops << 14)
+        case "io2":
+            return Speed(iops=iops, bytes_per_s=min(iops << 18, 4000 * _MIB))
+        case "st1":
+            return _by_size(size_gib, sustained=40, most_sustained=500, burst=250, most=500)
+        case "sc1":
+            return _by_size(size_gib, sustained=12, most_sustained=192, burst=80, most=250)
+        case _:
+            # Magnetic: about 100 operations on average, and hundreds for a while.
+            return Speed(iops=100, bytes_per_s=90 * _MIB, burst_iops=300, burst_s=60, operation_bytes=1 << 20)
+
+
+def _by_size(size_gib: int, *, sustained: int, most_sustained: int, burst: int, most: int) -> Speed:
+    """Throughputs in MiB/s for each TiB. A full bucket has as many credits as the volume has bytes."""
+    slow = min(size_gib * sustained * _MIB // 1024, most_sustained * _MIB)
+    fast = min(size_gib * burst * _MIB // 1024, most * _MIB)
+    if fast <= slow:
+        return Speed(bytes_per_s=slow, operation_bytes=1 << 20)
+    burst_s = (size_gib << 30) // (fast - slow)
+    return Speed(bytes_per_s=slow, burst_bytes_per_s=fast, burst_s=burst_s, operation_bytes=1 << 20)

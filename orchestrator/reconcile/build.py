@@ -16,9 +16,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from orchestrator.host import BuiltImage, HostError, Storage
-from orchestrator.model.image import GIB, BlockDevice, Build, Image, Layer, Snapshot
+from orchestrator.model.image import BlockDevice, Build, Image
+from orchestrator.model.layer import GIB, Layer
 from orchestrator.model.owned import layer_of
 from orchestrator.model.resource import EVERY_REGION
+from orchestrator.model.snapshot import Snapshot
 from orchestrator.reconcile.loop import Done, Next
 from orchestrator.store import Store
 

@@ -2,30 +2,25 @@
 
     goal      state            what the step does
     --------  ---------------  ---------------------------------------------------------------
-    running   pending          volumes, network, machine -> running; cannot work -> given up
+    running   pending          disks, network, machine -> running; cannot work -> given up
     running   running          off by the guest's hand -> as its shutdown behaviour says
                                off otherwise -> started again; reboots; status checks
-                               interfaces plugged in and unplugged, as their rows say
+                               interfaces and disks made to be those of the rows
+                               a snapshot with the machine off -> power button, started again
+                               paused as a disk is full -> impaired, resumed when there is room
     stopped   stopping         power button, then the plug after a time -> stopped
     any       shutting-down    plug, disks and interfaces that go with it -> terminated
     any       terminated       forgotten after an hour
 
 The machine is looked at on each pass. What only this process remembers (when a button was pressed) may be lost: then
-the button is pressed again.
-
-An interface of a machine that runs, by its attachment's state:
-
-    attaching ---- plugged in -----> attached            its network knows its port before it is plugged in
-    attached ----- missing --------> plugged in again
-    detaching ---- the guest has let go, or, if forced, has had its time ----> available
-    no row ------- plugged in -----> the guest is asked to let go
+the button is pressed again. What is plugged into a machine is in `plug.py`, `interface.py` and `disks.py`.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -38,32 +33,35 @@ from orchestrator.host import (
     HostError,
     Machine,
     MachineStatus,
-    Nic,
     OffReason,
     Power,
 )
 from orchestrator.model import instance_type
-from orchestrator.model.image import GIB, Layer, Volume
 from orchestrator.model.instance import Goal, Instance, Reason
+from orchestrator.model.layer import Layer
 from orchestrator.model.lifecycle import State, move
-from orchestrator.model.vpc import NetworkInterface
-from orchestrator.reconcile.interface import discard, let_go, wake_network
+from orchestrator.reconcile.disks import Disks, DiskWatch
+from orchestrator.reconcile.interface import Interfaces
+from orchestrator.reconcile.layer import WORK_EACH_S, LayerFiles, needs_kernel
 from orchestrator.reconcile.loop import Again, Done, Next
 from orchestrator.reconcile.network import Networks
+from orchestrator.reconcile.plug import Unplugging
 from orchestrator.store import Store, Transaction
 
 log = logging.getLogger(__name__)
 
 LAUNCH_DEADLINE = timedelta(minutes=5)  # retrying what fails, before a launch is given up
 PRESS_AGAIN_S = 5.0  # a guest that is still booting does not see the power button
-LOOK_EACH_S = 1.0  # while a guest goes down, or lets go of an interface
-LET_GO_WITHIN = timedelta(seconds=15)  # then a forced detachment is done without the guest
+LOOK_EACH_S = 1.0  # while a guest goes down
 PROBE_TIMEOUT_S = 0.3
 PROBE_PORT = 22
 PROBE_FOR = timedelta(minutes=10)  # how long a booting guest is looked at before it is called impaired
 SSH_FOR = timedelta(minutes=3)  # how long a guest that answers is asked for ssh
 PROBE_EACH_S = (0.5, 2.0)  # in the first minute, and after
 IMPAIRED_EACH_S = 60.0
+GIB = 1 << 30
+NO_SPACE = "no space"  # as MachineStatus.disk_error has it
+RESUME_EACH_S = (1.0, 30.0)  # at first, and at last: how often a machine that is paused is let run on
 
 BY_GUEST = Reason(
     code="Client.InstanceInitiatedShutdown",
@@ -79,33 +77,39 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Unplugging:
-    """A guest that has been asked to let go of an interface."""
-
-    begun: datetime
-    asked: datetime
-
-
-@dataclass(slots=True)
 class Watch:
     """What this process remembers of one instance between two steps."""
 
     pressed: datetime | None = None
     reboot_asked: datetime | None = None
     resets: int = 0
+    off_asked: datetime | None = None  # for a snapshot with the machine off
     unplugging: dict[str, Unplugging] = field(default_factory=dict)  # by port
+    disks: DiskWatch = field(default_factory=DiskWatch)
+    free_bytes: int = 0  # when the machine was paused, or last resumed
+    resume_at: datetime | None = None
+    resume_after_s: float = RESUME_EACH_S[0]
     phases: dict[str, datetime] = field(default_factory=dict)  # seen, not yet written down
 
 
 class Instances:
     def __init__(
-        self, store: Store, host: Host, networks: Networks, clock: Callable[[], datetime], limits: Limits
+        self,
+        store: Store,
+        host: Host,
+        networks: Networks,
+        files: LayerFiles,
+        clock: Callable[[], datetime],
+        limits: Limits,
+        max_depth: int,
     ) -> None:
         self._store = store
         self._host = host
         self._networks = networks
         self._clock = clock
         self._limits = limits
+        self._interfaces = Interfaces(store, host.compute, networks, clock)
+        self._disks = Disks(store, host, files, clock, max_depth)
         self._watches: dict[str, Watch] = {}
         self._lock = threading.Lock()
         self._side_by_side = ThreadPoolExecutor(max_workers=8, thread_name_prefix="launch")
@@ -142,7 +146,9 @@ class Instances:
         try:
             status = self._host.compute.observe(instance.id)
             if status is None or (status.power is Power.OFF and status.off_reason is not OffReason.GUEST):
-                self._start(instance)
+                self._disks.mark(instance, "off")
+                if not self._start(instance):
+                    return Again(WORK_EACH_S)
         except HostError as error:
             asked = instance.goal.since or instance.created
             if error.retryable and self._clock() - asked < LAUNCH_DEADLINE:
@@ -154,8 +160,8 @@ class Instances:
             current = tx.get(Instance, instance.id)
             if current is None or current.state is not State.PENDING:
                 return Again(0)
-            self._attach_volumes(tx, current, now)
-            self._attach_interfaces(tx, current.id, now)
+            self._disks.started(tx, current, now)
+            self._interfaces.started(tx, current.id, now)
             tx.put(
                 replace(
                     current,
@@ -169,40 +175,25 @@ class Instances:
             )
         return Again(0)
 
-    def _start(self, instance: Instance) -> None:
-        """Volumes and network side by side, then the machine."""
+    def _start(self, instance: Instance) -> bool:
+        """Disks and network side by side, then the machine. False while a disk is being copied: ask again."""
         watch = self._watches[instance.id] = Watch()
-        volumes = self._volumes(instance.id)
         network = self._side_by_side.submit(self._plug_in, instance, watch)
         try:
-            for volume in volumes:
-                self._make_layer(volume)
+            ready = self._disks.prepare_all(instance)
             watch.phases["volume"] = self._clock()
         finally:
             network.result()
-        self._host.compute.start(self._machine(instance, volumes))
+        if ready:
+            self._disks.start(instance, lambda disks: self._host.compute.start(self._machine(instance, disks)))
+        return ready
 
     def _plug_in(self, instance: Instance, watch: Watch) -> None:
-        self._ensure_networks(instance)
+        self._interfaces.ensure_networks(instance)
         watch.phases["network"] = self._clock()
 
-    def _ensure_networks(self, instance: Instance) -> None:
-        for vpc_id in self._vpcs(instance):
-            self._networks.ensure(vpc_id)
-
-    def _vpcs(self, instance: Instance) -> list[str]:
-        """Its own, and those of interfaces that it has in others."""
-        interfaces = self._store.all(NetworkInterface, instance_id=instance.id)
-        return sorted({instance.vpc_id, *(interface.vpc_id for interface in interfaces)})
-
-    def _make_layer(self, volume: Volume) -> None:
-        layer = self._store.get(Layer, volume.layer_id)
-        parent = layer.parent_id if layer else ""
-        self._host.storage.create_layer(volume.layer_id, size_bytes=volume.size_gib * GIB, parent=parent)
-
-    def _machine(self, instance: Instance, volumes: Sequence[Volume]) -> Machine:
+    def _machine(self, instance: Instance, disks: tuple[Disk, ...]) -> Machine:
         kind = instance_type.get(instance.instance_type)
-        interfaces = [eni for eni in self._interfaces(instance.id) if not _is_leaving(eni)]
         threads = instance.threads_per_core or kind.threads_per_core
         cores = instance.core_count or max(1, kind.vcpus // threads)
         kernel = None
@@ -218,11 +209,8 @@ class Instances:
             threads=threads,
             memory_mib=kind.memory_mib,
             cpu_share_percent=round(kind.baseline_cpu_percent or 100),
-            disks=tuple(
-                Disk(layer=volume.layer_id, target=target, serial=volume.id.replace("-", ""))
-                for target, volume in zip(_targets(), _root_first(instance, volumes), strict=False)
-            ),
-            nics=tuple(_nic(interface) for interface in interfaces),
+            disks=disks,
+            nics=self._interfaces.nics(instance),
             kernel=kernel,
             product_name=instance.instance_type,
             asset_tag=instance.id,
@@ -259,20 +247,66 @@ class Instances:
     # --- running: kept so ---
 
     def _keep(self, instance: Instance) -> Next:
-        for vpc_id in self._vpcs(instance):
+        for vpc_id in self._interfaces.vpcs(instance):
             self._networks.keep(vpc_id)
         status = self._host.compute.observe(instance.id)
         if status is None or status.power is Power.OFF:
             return self._found_off(instance, status)
+        watch = self._watch(instance.id)
+        if status.power is Power.PAUSED and status.disk_error:
+            return self._stand_still(instance, status, watch)
+        if status.power is Power.PAUSED:
+            # By a flush that was cut off, or by hand: what is to run runs.
+            self._host.compute.resume(instance.id)
+            return Again(LOOK_EACH_S)
+        if instance.paused_reason:
+            watch.resume_after_s = RESUME_EACH_S[0]
+            self._change(instance.id, paused_reason="", instance_status="initializing")
+            return Again(0)
+        self._disks.look(instance, status)
         if instance.goal.reboots > instance.reboots:
             return self._reboot(instance, status)
-        waiting = self._plug(instance, status)
-        checking = self._check(instance)
-        return checking if isinstance(checking, Again) and checking.after_s < LOOK_EACH_S else waiting or checking
+        if self._disks.wants_off(instance):
+            return self._turn_off(instance, watch)
+        watch.off_asked = None
+        nexts = [
+            self._interfaces.keep(instance, status, watch.unplugging),
+            self._disks.keep(instance, status, watch.disks),
+            self._check(instance),
+        ]
+        return min((each for each in nexts if isinstance(each, Again)), key=lambda each: each.after_s, default=Done())
+
+    def _turn_off(self, instance: Instance, watch: Watch) -> Next:
+        """A snapshot is to be taken with the machine off. Once it is, it is started again."""
+        if watch.off_asked is None:
+            watch.off_asked, watch.pressed = self._clock(), None
+        if self._clock() - watch.off_asked < self._limits.reboot:
+            return self._press(instance, self._host.compute.ask_to_stop)
+        self._disks.mark(instance, "crash")
+        self._host.compute.remove(instance.id)
+        return Again(0)
+
+    def _stand_still(self, instance: Instance, status: MachineStatus, watch: Watch) -> Next:
+        """A disk could not be written, so the machine was paused and nothing is lost: it runs on when there is room."""
+        now = self._clock()
+        if (instance.paused_reason, instance.instance_status) != (status.disk_error, "impaired"):
+            log.warning("instance %s is paused: %s", instance.id, status.disk_error)
+            self._change(instance.id, paused_reason=status.disk_error, instance_status="impaired")
+        free = self._host.storage.free_bytes()
+        if watch.resume_at is None:
+            watch.free_bytes = free
+            watch.resume_at = now + timedelta(seconds=watch.resume_after_s)
+        room = free > watch.free_bytes or free >= max(GIB, self._host.storage.total_bytes() // 100)
+        if now >= watch.resume_at and (room or status.disk_error != NO_SPACE):
+            self._host.compute.resume(instance.id)
+            watch.resume_at = None
+            watch.resume_after_s = min(RESUME_EACH_S[1], 2 * watch.resume_after_s)
+        return Again(watch.resume_after_s)
 
     def _found_off(self, instance: Instance, status: MachineStatus | None) -> Next:
         rebooting = instance.goal.reboots > instance.reboots
-        if status is not None and status.off_reason is OffReason.GUEST and not rebooting:
+        by_guest = status is not None and status.off_reason is OffReason.GUEST
+        if by_guest and not rebooting and not self._disks.wants_off(instance):
             terminate = instance.shutdown_behavior == "terminate"
             with self._store.write() as tx:
                 current = tx.get(Instance, instance.id)
@@ -297,13 +331,30 @@ class Instances:
             instance.id,
             status.off_reason if status else "its machine is gone",
         )
+        self._mark(instance, status)
         if status is not None:
             self._host.compute.remove(instance.id)
-        self._start(instance)
-        self._change(
-            instance.id, boots=instance.boots + 1, reboots=instance.goal.reboots, instance_status="initializing"
-        )
+        if not self._start(instance):
+            return Again(WORK_EACH_S)
+        with self._store.write() as tx:
+            current = tx.get(Instance, instance.id)
+            if current is not None and current.state is State.RUNNING:
+                self._disks.started(tx, current, self._clock())
+                tx.put(
+                    replace(
+                        current,
+                        boots=current.boots + 1,
+                        reboots=instance.goal.reboots,
+                        paused_reason="",
+                        instance_status="initializing",
+                    )
+                )
         return Again(0)
+
+    def _mark(self, instance: Instance, status: MachineStatus | None) -> None:
+        """Of a snapshot that waits: whether the guest had written everything when its machine went off."""
+        by_guest = status is not None and status.off_reason is OffReason.GUEST
+        self._disks.mark(instance, "off" if by_guest else "crash")
 
     def _reboot(self, instance: Instance, status: MachineStatus) -> Next:
         watch = self._watch(instance.id)
@@ -343,7 +394,7 @@ class Instances:
 
     def _probe(self, instance: Instance) -> str | None:
         """`open` when ssh answers, `there` when the guest refuses it, None when nothing comes back."""
-        interfaces = self._interfaces(instance.id)
+        interfaces = self._interfaces.of(instance.id)
         if not interfaces:
             return None
         address = interfaces[0].private_ip
@@ -353,80 +404,6 @@ class Instances:
             return "there" if isinstance(error, ConnectionError) else None
         return "open"
 
-    # --- interfaces of a machine that runs ---
-
-    def _plug(self, instance: Instance, status: MachineStatus) -> Again | None:
-        """Make the machine's NICs those of its rows, and write down what is done; Again while a guest holds on."""
-        rows = {interface.id: interface for interface in self._interfaces(instance.id)}
-        present = set(status.ports)
-        missing = [each for name, each in rows.items() if name not in present and not _is_leaving(each)]
-        if missing:
-            self._ensure_networks(instance)
-        present |= {each.id for each in missing if self._plug_in_late(instance, each)}
-        leaving = {name for name in present if name not in rows or _is_leaving(rows[name])}
-        unplugging = self._watch(instance.id).unplugging
-        for name in unplugging.keys() - leaving:
-            del unplugging[name]
-        for name in sorted(leaving):
-            self._unplug(instance.id, name, unplugging)
-        overdue = {name for name, each in unplugging.items() if self._clock() - each.begun >= LET_GO_WITHIN}
-        changed = [
-            interface
-            for name, interface in rows.items()
-            if (_is_leaving(interface) and (name not in present or (name in overdue and _is_forced(interface))))
-            or (_is_coming(interface) and name in present)
-        ]
-        if changed:
-            self._settle(changed)
-        return Again(LOOK_EACH_S if leaving - overdue else PRESS_AGAIN_S) if leaving else None
-
-    def _plug_in_late(self, instance: Instance, interface: NetworkInterface) -> bool:
-        try:
-            self._host.compute.plug_in(instance.id, _nic(interface))
-        except HostError as error:
-            if error.retryable:
-                raise
-            log.warning("interface %s cannot be plugged into %s: %s", interface.id, instance.id, error)
-            if _is_coming(interface):
-                with self._store.write() as tx:
-                    current = tx.get(NetworkInterface, interface.id)
-                    if current is not None and current.attachment == interface.attachment:
-                        let_go(tx, current)
-            return False
-        return True
-
-    def _unplug(self, instance_id: str, port: str, unplugging: dict[str, Unplugging]) -> None:
-        """A guest that is still booting does not hear it: it is asked again."""
-        now = self._clock()
-        known = unplugging.setdefault(port, Unplugging(begun=now, asked=datetime.min.replace(tzinfo=now.tzinfo)))
-        if now - known.asked >= timedelta(seconds=PRESS_AGAIN_S):
-            known.asked = now
-            self._host.compute.unplug(instance_id, port)
-
-    def _settle(self, seen: Sequence[NetworkInterface]) -> None:
-        """Attached or detached they are now, unless a request has come in between."""
-        now = self._clock()
-        with self._store.write() as tx:
-            for interface in seen:
-                current = tx.get(NetworkInterface, interface.id)
-                if current is None or current.attachment != interface.attachment:
-                    continue
-                if _is_leaving(current):
-                    let_go(tx, current)
-                else:
-                    self._attach(tx, current, now)
-
-    def _attach_interfaces(self, tx: Transaction, instance_id: str, now: datetime) -> None:
-        for interface in tx.all(NetworkInterface, instance_id=instance_id):
-            if _is_coming(interface):
-                self._attach(tx, interface, now)
-
-    def _attach(self, tx: Transaction, interface: NetworkInterface, now: datetime) -> None:
-        if interface.attachment is not None:
-            attached_at = interface.attachment.attached_at or now
-            attachment = replace(interface.attachment, state="attached", attached_at=attached_at)
-            tx.put(replace(interface, state="in-use", attachment=attachment))
-
     # --- stopping ---
 
     def _stop(self, instance: Instance) -> Next:
@@ -435,24 +412,24 @@ class Instances:
             waited = self._clock() - (instance.goal.since or instance.created)
             if status.power is Power.RUNNING and not instance.goal.forced and waited < self._limits.stop:
                 return self._press(instance, self._host.compute.ask_to_stop)
+        self._mark(instance, status)
         self._host.compute.remove(instance.id)
+        self._disks.follow(instance)
+        self._disks.remove_instance_store(instance)
+        now = self._clock()
         with self._store.write() as tx:
             current = tx.get(Instance, instance.id)
             if current is None or current.state is not State.STOPPING:
                 return Again(0)
-            self._wake_networks(tx, current)
-            for interface in tx.all(NetworkInterface, instance_id=instance.id):
-                if _is_leaving(interface):
-                    let_go(tx, interface)
-                elif interface.public_ip:
-                    tx.put(replace(interface, public_ip=""))
-            self._attach_interfaces(tx, instance.id, self._clock())
+            self._interfaces.stopped(tx, current, now)
+            self._disks.stopped(tx, current, now)
             tx.put(
                 replace(
                     current,
                     state=move(current.state, State.STOPPED),
                     system_status="initializing",
                     instance_status="initializing",
+                    paused_reason="",
                     timeline={},
                 )
             )
@@ -470,7 +447,7 @@ class Instances:
     # --- shutting down, terminated, forgotten ---
 
     def _terminate(self, instance: Instance) -> Next:
-        volumes = self._volumes(instance.id)
+        volumes = self._disks.of(instance)
         kept = [v for v in volumes if v.attachment is not None and not v.attachment.delete_on_termination]
         status = self._host.compute.observe(instance.id)
         waited = self._clock() - (instance.goal.since or instance.created)
@@ -479,27 +456,17 @@ class Instances:
             return self._press(
                 instance, self._host.compute.ask_to_stop
             )  # somebody will read these volumes again: let the guest unmount them
+        self._mark(instance, status)
         self._host.compute.remove(instance.id)
+        self._disks.follow(instance)
+        self._disks.remove_instance_store(instance)
         now = self._clock()
         with self._store.write() as tx:
             current = tx.get(Instance, instance.id)
             if current is None or current.state is not State.SHUTTING_DOWN:
                 return Again(0)
-            for volume in volumes:
-                if volume in kept:
-                    tx.put(replace(volume, attachment=None, state="available"))
-                else:
-                    tx.delete(volume)
-                    layer = tx.get(Layer, volume.layer_id)
-                    if layer is not None:
-                        tx.wake(layer)
-            self._wake_networks(tx, current)
-            for interface in tx.all(NetworkInterface, instance_id=instance.id):
-                goes = interface.attachment is not None and interface.attachment.delete_on_termination
-                if goes and not _is_leaving(interface):
-                    discard(tx, interface)
-                else:
-                    let_go(tx, interface)
+            self._disks.terminated(tx, current)
+            self._interfaces.terminated(tx, current)
             tx.put(replace(current, state=move(current.state, State.TERMINATED), ended_at=now, timeline={}))
         self._watches.pop(instance.id, None)
         return Again(self._limits.terminated_kept.total_seconds())
@@ -512,28 +479,16 @@ class Instances:
         self._host.compute.forget(instance.id)
         with self._store.write() as tx:
             tx.delete(instance)
+            self._drop_kernel(tx, instance)
         return Done()
 
+    def _drop_kernel(self, tx: Transaction, instance: Instance) -> None:
+        """A kernel outlives the layer that it came with, while something is started on it."""
+        layer_id = "layer-" + instance.kernel_id.partition("-")[2]
+        if instance.kernel_id and tx.get(Layer, layer_id) is None and not needs_kernel(tx, layer_id):
+            self._host.storage.remove_kernel(layer_id)
+
     # --- rows ---
-
-    def _volumes(self, instance_id: str) -> list[Volume]:
-        return self._store.all(Volume, instance_id=instance_id)
-
-    def _interfaces(self, instance_id: str) -> list[NetworkInterface]:
-        found = self._store.all(NetworkInterface, instance_id=instance_id)
-        return sorted(found, key=lambda eni: eni.attachment.device_index if eni.attachment else 0)
-
-    def _attach_volumes(self, tx: Transaction, instance: Instance, now: datetime) -> None:
-        for volume in tx.all(Volume, instance_id=instance.id):
-            if volume.attachment is not None and (volume.state, volume.attachment.state) != ("in-use", "attached"):
-                attached = replace(
-                    volume.attachment, state="attached", attached_at=volume.attachment.attached_at or now
-                )
-                tx.put(replace(volume, state="in-use", attachment=attached))
-
-    def _wake_networks(self, tx: Transaction, instance: Instance) -> None:
-        for vpc_id in self._vpcs(instance):
-            wake_network(tx, vpc_id)
 
     def _watch(self, instance_id: str) -> Watch:
         with self._lock:
@@ -565,36 +520,7 @@ class Instances:
                 tx.put(replace(current, **changes))  # type: ignore[arg-type]
 
 
-def _nic(interface: NetworkInterface) -> Nic:
-    index = interface.attachment.device_index if interface.attachment else -1
-    return Nic(port=interface.id, segment=interface.subnet_id, mac=interface.mac, index=index)
-
-
-def _is_coming(interface: NetworkInterface) -> bool:
-    return interface.attachment is not None and interface.attachment.state == "attaching"
-
-
-def _is_leaving(interface: NetworkInterface) -> bool:
-    return interface.attachment is not None and interface.attachment.state == "detaching"
-
-
-def _is_forced(interface: NetworkInterface) -> bool:
-    return interface.attachment is not None and interface.attachment.forced
-
-
 def machine_uuid(instance_id: str) -> str:
     """A UUID that starts with ec2, as guests look for, made of the instance id's digits."""
     digits = ("ec2" + instance_id.partition("-")[2] + "0" * 32)[:32]
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-
-
-def _targets() -> list[str]:
-    return [f"vd{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
-
-
-def _root_first(instance: Instance, volumes: Sequence[Volume]) -> list[Volume]:
-    def order(volume: Volume) -> tuple[bool, str]:
-        device = volume.attachment.device if volume.attachment else ""
-        return device != instance.root_device, device
-
-    return sorted(volumes, key=order)

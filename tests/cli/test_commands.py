@@ -455,6 +455,105 @@ def test_a_build_is_watched_to_its_end(orc: Orc, api: FakeApi) -> None:
     assert orc("image", "build", "tiny", "--no-wait").stdout == "build-1\n"
 
 
+def described(state: str, more: str = "") -> str:
+    """DescribeImages' answer: one image."""
+    return (
+        f"<imagesSet><item><imageId>ami-1</imageId><name>baked</name><imageState>{state}</imageState>"
+        "<blockDeviceMapping><item><deviceName>/dev/xvda</deviceName><ebs><snapshotId>snap-1</snapshotId></ebs></item>"
+        f"<item><deviceName>/dev/sdb</deviceName><virtualName>ephemeral0</virtualName></item></blockDeviceMapping>{more}"
+        "</item></imagesSet>"
+    )
+
+
+def test_an_image_of_an_instance_is_waited_for(orc: Orc, api: FakeApi) -> None:
+    api.instances(instance(name="web"))
+    api.answer("CreateImage", "<imageId>ami-1</imageId>")
+    api.answer("DescribeImages", described("pending"), described("available"))
+    result = orc("image", "create", "web", "baked", "--description", "mine", "--tag", "stage=test")
+    assert (result.exit_code, result.stdout) == (0, "ami-1\n"), result.stderr
+    assert "image baked: pending" in result.stderr
+    [form] = api.forms("CreateImage")
+    assert (form["InstanceId"], form["Name"], form["NoReboot"]) == (INSTANCE, "baked", "false")
+    assert form["TagSpecification.2.ResourceType"] == "snapshot"
+    reason = "<stateReason><code>Client.InternalError</code><message>the disk is full</message></stateReason>"
+    api.answer("DescribeImages", described("failed", reason))
+    result = orc("image", "create", "web", "baked")
+    assert (result.exit_code, "the disk is full" in result.stderr) == (1, True)
+    assert orc("image", "create", "web", "baked", "--no-wait").stdout == "ami-1\n"
+
+
+@pytest.mark.parametrize(("consistency", "told"), [("crash", True), ("frozen", False)])
+def test_an_image_without_a_reboot_says_what_it_is_worth(orc: Orc, api: FakeApi, consistency: str, told: bool) -> None:
+    api.instances(instance(name="web"))
+    api.answer("CreateImage", "<imageId>ami-1</imageId>")
+    api.answer("DescribeImages", described("available"))
+    api.answer("DescribeSnapshotDetails", {"Snapshots": [{"SnapshotId": "snap-1", "Consistency": consistency}]})
+    result = orc("image", "create", "web", "baked", "--no-reboot")
+    assert (result.exit_code, "as after a power cut" in result.stderr) == (0, told)
+    assert api.documents("DescribeSnapshotDetails")[0]["SnapshotIds"] == ["snap-1"]
+
+
+def test_a_copy_comes_from_the_region_that_is_named(orc: Orc, api: FakeApi) -> None:
+    api.answer("DescribeImages", described("available"))
+    api.answer("CopyImage", "<imageId>ami-1</imageId>")
+    result = orc("image", "copy", "debian-12", "mine", "--from", "eu-west-1", "--key", "alias/mine")
+    assert (result.exit_code, result.stdout) == (0, "ami-1\n"), result.stderr
+    [form] = api.forms("CopyImage")
+    sent = {name: form[name] for name in ("SourceImageId", "SourceRegion", "Name", "Encrypted", "KmsKeyId")}
+    assert sent == {
+        "SourceImageId": "ami-1",
+        "SourceRegion": "eu-west-1",
+        "Name": "mine",
+        "Encrypted": "true",
+        "KmsKeyId": "alias/mine",
+    }
+    asked = [seen.region for seen in api.seen if seen.action == "DescribeImages"]
+    [copied] = [seen.region for seen in api.seen if seen.action == "CopyImage"]
+    assert asked[0] == "eu-west-1" and asked[-1] == copied != "eu-west-1"
+
+
+def test_images_are_shared_with_accounts_and_all(orc: Orc, api: FakeApi) -> None:
+    api.answer("DescribeImages", described("available"))
+    api.answer("ModifyImageAttribute", "<return>true</return>")
+    api.answer(
+        "DescribeImageAttribute",
+        "<imageId>ami-1</imageId><launchPermission><item><userId>444455556666</userId></item>"
+        "<item><group>all</group></item></launchPermission>",
+    )
+    result = orc("image", "share", "baked", "444455556666", "all")
+    assert result.stdout == "ami-1  shared with 444455556666, all\n", result.stderr
+    orc("image", "share", "baked", "all", "--remove")
+    added, removed = api.forms("ModifyImageAttribute")
+    assert added["LaunchPermission.Add.1.UserId"] == "444455556666"
+    assert added["LaunchPermission.Add.2.Group"] == removed["LaunchPermission.Remove.1.Group"] == "all"
+    orc("image", "share", "baked")
+    assert len(api.forms("ModifyImageAttribute")) == 2
+
+
+def test_what_else_is_done_with_images(orc: Orc, api: FakeApi) -> None:
+    api.answer("DescribeImages", described("available"))
+    for action in ("EnableImage", "DisableImage", "EnableImageDeprecation", "DisableImageDeprecation"):
+        api.answer(action, "<return>true</return>")
+    for action in ("EnableImageDeregistrationProtection", "DisableImageDeregistrationProtection", "DeregisterImage"):
+        api.answer(action, "<return>disabled</return>")
+    for words in (
+        ("disable", "baked"),
+        ("enable", "baked"),
+        ("deprecate", "baked", "2027-01-31T12:00"),
+        ("deprecate", "baked", "--never"),
+        ("protect", "baked", "--cooldown"),
+        ("protect", "baked", "--off"),
+        ("rm", "baked", "--keep-snapshots"),
+    ):
+        result = orc("image", *words)
+        assert result.exit_code == 0, (words, result.stderr)
+    assert api.forms("EnableImageDeprecation")[0]["DeprecateAt"].startswith("2027-01-31T12:00:00")
+    assert api.forms("EnableImageDeregistrationProtection")[0]["WithCooldown"] == "true"
+    assert api.forms("DeregisterImage")[0]["DeleteAssociatedSnapshots"] == "false"
+    assert orc("image", "deprecate", "baked").exit_code == 2
+    assert orc("image", "deprecate", "baked", "soon").exit_code == 2
+
+
 CONTENT = b"QFI\xfb" + bytes(range(256)) * 5000
 DIGEST = hashlib.sha512(CONTENT).hexdigest()
 

@@ -222,6 +222,38 @@ def test_ctrl_c_while_waiting(orc: Orc, controller: Serving) -> None:
         assert (waiting.returncode, b"Traceback" in err) == (130, False)
 
 
+def test_an_image_of_an_instance_and_what_becomes_of_it(orc: Orc, controller: Serving) -> None:
+    """Baked with a reboot and without, launched, copied to another region under another key, shared, and removed."""
+    orc("run", "tiny", "--name", "source", "--size", "3", "--wait")
+    baked = orc("image", "create", "source", "baked", "--tag", "stage=test", "--timeout", "60").stdout.strip()
+    (source,) = json.loads(orc("ls", "-o", "json").stdout)
+    assert source["State"]["Name"] == "running"  # it was shut down for this, and has been started again
+    ec2 = controller.client("ec2")
+    (shown,) = ec2.describe_images(ImageIds=[baked])["Images"]
+    assert (shown["State"], shown["SourceInstanceId"]) == ("available", source["InstanceId"])
+    assert shown["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"] == 3
+    orc("run", "baked", "--name", "of-baked", "--wait")
+    held = ec2.create_image(InstanceId=source["InstanceId"], Name="held", NoReboot=True)["ImageId"]
+    ec2.get_waiter("image_exists").wait(ImageIds=[held], WaiterConfig={"Delay": 1})
+    ec2.get_waiter("image_available").wait(ImageIds=[held], WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+    copied = orc("image", "copy", "baked", "sealed", "--encrypt", "--timeout", "60").stdout.strip()
+    (sealed,) = ec2.describe_images(ImageIds=[copied])["Images"]
+    assert sealed["BlockDeviceMappings"][0]["Ebs"]["Encrypted"]
+    assert "default key" in orc("image", "share", "sealed", "444455556666", code=1).stderr
+    assert "444455556666" in orc("image", "share", "baked", "444455556666").stdout
+    orc("image", "protect", "baked")
+    assert "OperationNotPermitted" in orc("image", "rm", "baked", code=1).stderr
+    orc("image", "protect", "baked", "--off")
+    orc("image", "disable", "baked")
+    assert baked not in orc("image", "ls").stdout and baked in orc("image", "ls", "--all").stdout
+    for image in (baked, held, copied):
+        assert "stays" not in orc("image", "rm", image).stderr
+    assert (
+        ec2.describe_snapshots(OwnerIds=["self"], Filters=[{"Name": "description", "Values": ["Cre*"]}])["Snapshots"]
+        == []
+    )
+
+
 def test_a_controller_that_is_gone_and_comes_back(serving: Callable[..., Serving]) -> None:
     deployment = serving("--host", "memory", name="other")
     session = Session(credentials_path=deployment.state_dir / "credentials.json")
@@ -236,3 +268,26 @@ def test_a_controller_that_is_gone_and_comes_back(serving: Callable[..., Serving
     assert orc("wait", instance_id, "terminated", "--timeout", "0.5").exit_code == 5
     deployment.start()
     assert orc("show", instance_id).exit_code == 0
+
+
+def test_a_volume_and_what_becomes_of_it(orc: Orc) -> None:
+    orc("run", "tiny", "--name", "holder", "--wait")
+    volume_id = orc("volume", "create", "4", "--name", "data", "--for", "holder").stdout.strip()
+    assert orc("volume", "attach", "data", "holder").stdout.strip() == "/dev/sdf"
+    assert "size 4 -> 6" in orc("volume", "modify", "data", "--size", "6").stdout
+    (volume,) = json.loads(orc("volume", "ls", "--filter", f"volume-id={volume_id}", "-o", "json").stdout)
+    assert (volume["Size"], volume["State"], volume["Attachments"][0]["State"]) == (6, "in-use", "attached")
+    assert "VolumeInUse" in orc("volume", "rm", "data", code=1).output
+    orc("volume", "detach", "data")
+    orc("volume", "rm", "data")
+    orc("stop", "holder", "--wait")
+    (root,) = json.loads(orc("volume", "ls", "--filter", "attachment.device=/dev/*", "-o", "json").stdout)
+    orc("volume", "detach", root["VolumeId"])
+    assert "does not have a volume attached at root" in orc("start", "holder", code=1).output
+    orc("volume", "attach", root["VolumeId"], "holder", root["Attachments"][0]["Device"])
+    orc("start", "holder", "--wait")
+    orc("terminate", "holder", "--yes", "--wait")
+    # Attached by hand, it is not deleted with its instance.
+    (kept,) = json.loads(orc("volume", "ls", "-o", "json").stdout)
+    assert (kept["VolumeId"], kept["State"]) == (root["VolumeId"], "available")
+    orc("volume", "rm", kept["VolumeId"])

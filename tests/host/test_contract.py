@@ -22,10 +22,23 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orchestrator.host import CapacityError, Compute, Disk, HostError, Machine, Nic, OffReason, Power, Storage
+from orchestrator.host import (
+    CapacityError,
+    Compute,
+    Disk,
+    HostError,
+    LayerFile,
+    Limits,
+    Machine,
+    Nic,
+    OffReason,
+    Power,
+    Storage,
+)
 from orchestrator.host.libvirt import LibvirtCompute, qemu_owner
 from orchestrator.host.links import bridge_name
-from orchestrator.host.memory import MemoryCompute, MemoryStorage
+from orchestrator.host.memory import MemoryCompute
+from orchestrator.host.memory_storage import MemoryStorage
 from orchestrator.host.qcow2 import QcowStorage
 
 URI = "qemu:///system"
@@ -113,7 +126,7 @@ class Rig:
             "cores": 1,
             "threads": 1,
             "memory_mib": 64,
-            "disks": (Disk(layer="layer-top", target="vda", serial="vol1"),),
+            "disks": (Disk(chain=(LayerFile("layer-top"), LayerFile("layer-base")), serial="vol1"),),
             "nics": (Nic(port=f"eni-{self.name[2:]}", segment=self.segment, mac="02:00:00:00:00:01"),),
             "product_name": "t3.nano",
             "asset_tag": self.name,
@@ -127,8 +140,8 @@ class Rig:
     def guest_echoes(self) -> None:
         """It sends back what is waiting on its serial port."""
 
-    def guest_lets_go(self, port: str) -> None:
-        """It takes out what it was asked to; until then it does not."""
+    def guest_lets_go(self, device: str) -> None:
+        """It takes out the interface or disk that it was asked to; until then it does not."""
 
     def nic(self, number: int) -> Nic:
         digits = self.name[2:14]  # a tap's name has fifteen characters
@@ -138,6 +151,15 @@ class Rig:
         status = self.compute.observe(self.name)
         return status.ports if status else ()
 
+    def disk(self, number: int) -> Disk:
+        """A disk of one layer, which is made."""
+        self.storage.create_layer(f"layer-disk{number}", size_bytes=1 << 20)
+        return Disk(chain=(LayerFile(f"layer-disk{number}"),), serial=f"vol{number}")
+
+    def chains(self) -> dict[str, tuple[str, ...]]:
+        status = self.compute.observe(self.name)
+        return {disk.serial: disk.chain for disk in status.disks} if status else {}
+
 
 class MemoryRig(Rig):
     greeting = b"login:"
@@ -145,8 +167,9 @@ class MemoryRig(Rig):
 
     def __init__(self) -> None:
         super().__init__()
-        self.memory = MemoryCompute(memory_mib=1 << 20)
-        self.compute, self.storage = self.memory, MemoryStorage(strict=True)
+        storage = MemoryStorage(strict=True)
+        self.memory = MemoryCompute(memory_mib=1 << 20, storage=storage)
+        self.compute, self.storage = self.memory, storage
         self.memory.hold_on(self.name)
 
     def guest_powers_off(self) -> None:
@@ -155,8 +178,8 @@ class MemoryRig(Rig):
     def guest_echoes(self) -> None:
         self.memory.guest_writes(self.name, self.memory.guest_serial(self.name).recv(100))
 
-    def guest_lets_go(self, port: str) -> None:
-        self.memory.guest_lets_go(self.name, port)
+    def guest_lets_go(self, device: str) -> None:
+        self.memory.guest_lets_go(self.name, device)
 
 
 class LibvirtRig(Rig):
@@ -189,10 +212,10 @@ class LibvirtRig(Rig):
             serial.sendall(b"p")
             self.until_power(Power.OFF)
 
-    def guest_lets_go(self, port: str) -> None:
+    def guest_lets_go(self, device: str) -> None:
         with self.compute.console_socket(self.name) as serial:
             serial.sendall(b"e")
-            self.until(lambda: port not in self.ports())
+            self.until(lambda: device not in self.ports() and device not in self.chains())
 
 
 def memory_rig() -> Iterator[Rig]:
@@ -371,6 +394,136 @@ def test_interfaces_find_no_slot_in_a_machine_that_is_full(rig: Rig) -> None:
     rig.compute.plug_in(rig.name, rig.nic(31))  # is there already
 
 
+def test_a_disk_comes_and_goes_while_the_guest_runs(rig: Rig) -> None:
+    machine = rig.machine()
+    second, third = rig.disk(2), rig.disk(3)
+    rig.compute.start(machine)
+    rig.until_ready()
+    assert rig.chains() == {"vol1": ("layer-top", "layer-base")}
+    for disk in (second, third, second):  # what is there already is left alone
+        rig.compute.plug_in_disk(rig.name, disk)
+    assert rig.chains() == {
+        "vol1": ("layer-top", "layer-base"),
+        "vol2": ("layer-disk2",),
+        "vol3": ("layer-disk3",),
+    }
+    for _ in range(2):
+        rig.compute.unplug_disk(rig.name, "vol2")
+    assert "vol2" in rig.chains()  # the guest has not let go yet
+    rig.woken.clear()
+    rig.guest_lets_go("vol2")
+    rig.until(lambda: list(rig.chains()) == ["vol1", "vol3"])
+    rig.until(lambda: rig.name in rig.woken)
+    rig.compute.unplug_disk(rig.name, "vol2")
+
+    rig.compute.plug_in_disk(rig.name, second)
+    assert set(rig.chains()) == {"vol1", "vol2", "vol3"}
+    rig.compute.remove(rig.name)
+    rig.compute.start(machine)  # each start is a new one
+    assert set(rig.chains()) == {"vol1"}
+
+
+def test_a_reset_takes_out_the_disk_that_the_guest_did_not_let_go_of(rig: Rig) -> None:
+    rig.compute.start(rig.machine())
+    rig.until_ready()
+    rig.compute.plug_in_disk(rig.name, rig.disk(2))
+    rig.compute.unplug_disk(rig.name, "vol2")
+    rig.compute.reset(rig.name)
+    rig.until(lambda: "vol2" not in rig.chains())
+
+
+def test_disks_find_no_slot_in_a_machine_that_is_full(rig: Rig) -> None:
+    rig.compute.start(rig.machine())
+    for number in range(2, 33):
+        rig.compute.plug_in_disk(rig.name, rig.disk(number))
+    assert len(rig.chains()) == 32
+    with pytest.raises(CapacityError):
+        rig.compute.plug_in_disk(rig.name, rig.disk(33))
+    rig.compute.plug_in_disk(rig.name, rig.disk(32))  # is there already
+
+
+def test_disks_are_switched_together_and_flattened(rig: Rig) -> None:
+    rig.compute.start(rig.machine())
+    rig.compute.plug_in_disk(rig.name, rig.disk(2))
+    rig.storage.create_layer("layer-top2", size_bytes=2 * GIB, parent="layer-top")
+    rig.storage.create_layer("layer-new2", size_bytes=1 << 20, parent="layer-disk2")
+    tops = {"vol1": LayerFile("layer-top2"), "vol2": LayerFile("layer-new2")}
+    for _ in range(2):  # again changes nothing
+        assert rig.compute.switch_disks(rig.name, tops, freeze=True) is False
+        assert rig.chains() == {
+            "vol1": ("layer-top2", "layer-top", "layer-base"),
+            "vol2": ("layer-new2", "layer-disk2"),
+        }
+    rig.storage.create_layer("layer-top3", size_bytes=2 * GIB, parent="layer-top2")
+    for wrong in (
+        {"vol1": LayerFile("layer-top3"), "vol2": LayerFile("layer-base")},  # lies on something else
+        {"vol1": LayerFile("layer-top3"), "vol9": LayerFile("layer-new2")},
+    ):
+        with pytest.raises(HostError):
+            rig.compute.switch_disks(rig.name, wrong)
+        assert rig.chains()["vol1"][0] == "layer-top2"
+    rig.compute.switch_disks(rig.name, {"vol1": LayerFile("layer-top3")})  # one of two
+    assert {serial: chain[0] for serial, chain in rig.chains().items()} == {"vol1": "layer-top3", "vol2": "layer-new2"}
+
+    rig.woken.clear()
+    rig.compute.flatten_disk(rig.name, "vol1", "layer-base")
+    rig.until(lambda: rig.chains()["vol1"] == ("layer-top3", "layer-base"))
+    rig.until(lambda: rig.name in rig.woken)
+    status = rig.storage.observe_layer("layer-top3")
+    assert status is not None
+    assert status.parent == "layer-base"  # so a later start finds what is so
+    rig.compute.flatten_disk(rig.name, "vol2", "")
+    rig.until(lambda: rig.chains()["vol2"] == ("layer-new2",))
+    rig.compute.flatten_disk(rig.name, "vol2", "")
+    with pytest.raises(HostError):
+        rig.compute.flatten_disk(rig.name, "vol1", "layer-top")
+    rig.compute.stop_flattening(rig.name, "vol1")
+
+
+def test_a_disk_grows_and_its_layer_with_it(rig: Rig) -> None:
+    rig.compute.start(rig.machine())
+    for size_bytes in (3 * GIB, GIB):  # it never shrinks
+        rig.compute.resize_disk(rig.name, "vol1", size_bytes)
+        status = rig.compute.observe(rig.name)
+        assert status is not None
+        assert [disk.size_bytes for disk in status.disks] == [3 * GIB]
+        layer = rig.storage.observe_layer("layer-top")
+        assert layer is not None
+        assert layer.size_bytes == 3 * GIB
+    rig.storage.create_layer("layer-top", size_bytes=3 * GIB, parent="layer-base")  # is so already
+    rig.compute.limit_disk(rig.name, "vol1", Limits(iops=100, burst_iops=300, burst_s=30))
+    rig.compute.limit_disk(rig.name, "vol1", None)
+
+
+def test_what_does_not_run_has_no_disks_to_change(rig: Rig) -> None:
+    disk = rig.disk(2)
+    rig.compute.start(rig.machine())
+    rig.guest_powers_off()
+    rig.until_power(Power.OFF)
+    assert rig.chains() == {}
+    for change in (
+        lambda: rig.compute.plug_in_disk(rig.name, disk),
+        lambda: rig.compute.switch_disks(rig.name, {"vol1": LayerFile("layer-top")}),
+        lambda: rig.compute.resize_disk(rig.name, "vol1", 3 * GIB),
+        lambda: rig.compute.limit_disk(rig.name, "vol1", None),
+        lambda: rig.compute.flatten_disk(rig.name, "vol1", ""),
+    ):
+        with pytest.raises(HostError, match="does not run") as caught:
+            change()
+        assert caught.value.retryable
+    rig.compute.unplug_disk(rig.name, "vol1")
+    rig.compute.stop_flattening(rig.name, "vol1")
+    rig.compute.resume(rig.name)
+    rig.compute.resume("i-nobody")
+    rig.until_power(Power.OFF)
+
+
+def test_a_chain_must_be_as_its_layers_say(rig: Rig) -> None:
+    upside_down = Disk(chain=(LayerFile("layer-base"), LayerFile("layer-top")), serial="vol1")
+    with pytest.raises(HostError, match="lies on"):
+        rig.compute.start(rig.machine(disks=(upside_down,)))
+
+
 def test_the_console_outlives_the_machine_until_it_is_forgotten(rig: Rig) -> None:
     rig.compute.start(rig.machine())
     rig.until_ready()
@@ -465,6 +618,86 @@ def test_a_layer_needs_its_parent_and_keeps_it(rig: Rig) -> None:
     assert rig.storage.layers() == ["layer-base", "layer-top"]
 
 
+def test_a_copy_stands_alone_and_is_made_once(rig: Rig) -> None:
+    storage, key = rig.storage, bytes(range(32))
+    chain = [LayerFile("layer-top"), LayerFile("layer-base")]
+    progress: list[float] = []
+    storage.copy_layer("layer-1", chain, size_bytes=3 * GIB, secret=key, progress=progress.append)
+    status = storage.observe_layer("layer-1")
+    assert status is not None
+    assert (status.size_bytes, status.parent) == (3 * GIB, "")
+    assert progress[-1] == 1
+    storage.copy_layer("layer-1", chain, size_bytes=GIB)
+    with pytest.raises(HostError):  # it takes the secret to open it
+        storage.copy_layer("layer-2", [LayerFile("layer-1", bytes(32))], size_bytes=GIB)
+    storage.copy_layer("layer-2", [LayerFile("layer-1", key)], size_bytes=GIB)
+    for wrong in (chain[:1], [LayerFile("layer-nobody")]):
+        with pytest.raises(HostError) as caught:
+            storage.copy_layer("layer-3", wrong, size_bytes=GIB)
+        assert not caught.value.retryable
+    assert storage.layers() == ["layer-1", "layer-2", "layer-base", "layer-top"]
+
+
+def test_layers_are_merged_into_the_one_on_top(rig: Rig) -> None:
+    storage = rig.storage
+    storage.create_layer("layer-1", size_bytes=2 * GIB, parent="layer-top")
+    chain = [LayerFile("layer-1"), LayerFile("layer-top"), LayerFile("layer-base")]
+    with pytest.raises(HostError):
+        storage.merge_layer(chain, "layer-nobody")
+    for onto in ("layer-base", "layer-base"):
+        storage.merge_layer(chain, onto)
+        status = storage.observe_layer("layer-1")
+        assert status is not None
+        assert status.parent == onto
+    storage.reparent_layer(chain[0], "layer-top")
+    storage.merge_layer(chain, "")
+    status = storage.observe_layer("layer-1")
+    assert status is not None
+    assert status.parent == ""
+
+
+def test_a_sealed_layer_does_not_grow(rig: Rig) -> None:
+    storage = rig.storage
+    storage.create_layer("layer-1", size_bytes=GIB)
+    storage.seal_layer("layer-1")
+    storage.create_layer("layer-1", size_bytes=GIB)
+    with pytest.raises(HostError):
+        storage.create_layer("layer-1", size_bytes=2 * GIB)
+    storage.create_layer("layer-2", size_bytes=GIB, parent="layer-1")
+    with pytest.raises(HostError):
+        storage.unseal_layer("layer-1")
+    storage.remove_layer("layer-2")
+    storage.unseal_layer("layer-1")
+    storage.create_layer("layer-1", size_bytes=2 * GIB)
+    for call in (storage.seal_layer, storage.unseal_layer):
+        with pytest.raises(HostError):
+            call("layer-nobody")
+
+
+def test_what_is_wrong_with_a_layer_is_told(rig: Rig) -> None:
+    chain = [LayerFile("layer-top"), LayerFile("layer-base")]
+    assert rig.storage.verify_layer(chain) == []
+    assert len(rig.storage.verify_layer(chain[:1])) == 1
+    assert len(rig.storage.verify_layer([LayerFile("layer-top", bytes(32)), chain[1]])) == 1
+    assert len(rig.storage.verify_layer([LayerFile("layer-nobody")])) == 1
+
+
+def test_an_export_is_a_file_with_a_checksum(rig: Rig) -> None:
+    chain = [LayerFile("layer-top"), LayerFile("layer-base")]
+    exported = rig.storage.export_layer(chain, "vmdk", "prefix/disk.vmdk")
+    assert exported.path.endswith("/prefix/disk.vmdk")
+    assert exported.size_bytes > 0
+    assert len(exported.sha256) == 64
+    assert rig.storage.export_layer(chain, "vmdk", "prefix/disk.vmdk") == exported
+    rig.storage.remove_export("prefix/disk.vmdk")
+    with pytest.raises(HostError):
+        rig.storage.export_layer(chain, "iso", "disk.iso")
+
+
+def test_there_is_room_in_all_and_some_of_it_is_free(rig: Rig) -> None:
+    assert 0 < rig.storage.free_bytes() <= rig.storage.total_bytes()
+
+
 def test_an_image_is_built_from_a_recipe(rig: Rig) -> None:
     assert "tiny" in rig.storage.recipes()
     lines: list[str] = []
@@ -481,6 +714,11 @@ def test_an_image_is_built_from_a_recipe(rig: Rig) -> None:
 
 def test_an_uploaded_file_becomes_a_layer(rig: Rig) -> None:
     data = os.urandom(1 << 20)
+    rig.storage.receive_upload("upload-0", iter([b"x"]), 10)
+    rig.storage.remove_upload("upload-0")
+    rig.storage.remove_upload("upload-0")
+    with pytest.raises(HostError):
+        rig.storage.import_image("upload-0", "raw", "layer-0", lambda line: None)
     sha512 = rig.storage.receive_upload("upload-1", iter([data[:1000], data[1000:]]), 1 << 20)
     assert len(sha512) == 128
     built = rig.storage.import_image("upload-1", "raw", "layer-1", lambda line: None)

@@ -276,7 +276,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "qcow2: no size": ("qcow2", qcow2(size=0), "no size"),
     "qcow2: 2^60 bytes": ("qcow2", qcow2(size=1 << 60, l1_entries=1 << 22), "L1"),
     "qcow2: more than is allowed": ("qcow2", qcow2(size=2 << 40, l1_entries=4096), "at most 1024 GiB"),
-    "vmdk: a descriptor alone": ("vmdk", VMDK_TEXT.encode().ljust(1024, b"\0"), "no sparse vmdk"),
+    "vmdk: a descriptor alone": ("vmdk", VMDK_TEXT.encode().ljust(1024, b"\0"), "in other files"),
     "vmdk: the old format": ("vmdk", b"COWD".ljust(MIB, b"\0"), "no sparse vmdk"),
     "vmdk: no capacity": ("vmdk", vmdk(capacity=0), "capacity"),
     "vmdk: an absurd capacity": ("vmdk", vmdk(capacity=1 << 62), "capacity"),

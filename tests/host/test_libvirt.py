@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import libvirt
 import pytest
 
-from orchestrator.host import Disk, HostError, Machine, Nic, OffReason, Power
+from orchestrator.host import Disk, HostError, LayerFile, Machine, Nic, OffReason, Power
 from orchestrator.host.libvirt import LibvirtCompute, qemu_owner
 from orchestrator.host.links import bridge_name
 from orchestrator.host.qcow2 import QcowStorage
@@ -58,7 +58,7 @@ class Place:
             accelerator="tcg",
         )
 
-    def machine(self, *, layer: str = "layer-1", nics: tuple[Nic, ...] = ()) -> Machine:
+    def machine(self, *layers: str, nics: tuple[Nic, ...] = ()) -> Machine:
         return Machine(
             name=self.name,
             uuid=self.uuid,
@@ -66,7 +66,7 @@ class Place:
             cores=1,
             threads=1,
             memory_mib=32,
-            disks=(Disk(layer=layer, target="vda", serial="vol1"),),
+            disks=(Disk(chain=tuple(map(LayerFile, layers or ("layer-1",))), serial="vol1"),),
             nics=nics,
         )
 
@@ -222,7 +222,7 @@ def test_a_start_that_fails_says_so_and_can_be_removed(place: Place, compute: Li
 @pytest.mark.host
 def test_what_is_missing_or_cannot_be_is_named(place: Place, compute: LibvirtCompute) -> None:
     with pytest.raises(HostError, match="layer-9"):
-        compute.start(place.machine(layer="layer-9"))
+        compute.start(place.machine("layer-9"))
     nic = Nic(port="e", segment="s", mac="not an address")
     with pytest.raises(HostError) as caught:
         compute.start(place.machine(nics=(nic,)))
@@ -245,7 +245,7 @@ def test_what_is_missing_or_cannot_be_is_named(place: Place, compute: LibvirtCom
 @pytest.mark.host
 def test_only_root_gets_at_sockets_and_consoles_and_only_qemu_at_disks(place: Place, compute: LibvirtCompute) -> None:
     place.files.create_layer("layer-2", size_bytes=1 << 20, parent="layer-1")
-    compute.start(place.machine(layer="layer-2"))
+    compute.start(place.machine("layer-2", "layer-1"))
     user, group = qemu_owner(URI)
 
     def owners(path: Path) -> tuple[int, int, int]:

@@ -10,8 +10,11 @@ import pytest
 
 from orchestrator.host import (
     CapacityError,
+    Disk,
+    DiskStatus,
     Host,
     HostError,
+    LayerFile,
     Machine,
     MachineStatus,
     Nic,
@@ -103,6 +106,79 @@ def test_an_interface_comes_and_goes(host: MemoryHost) -> None:
         host.compute.guest_lets_go("i-1", "eni-0")
     host.compute.guest_lets_go("i-1", "eni-1")
     assert host.compute.nics("i-1") == (first,)
+
+
+def disk(serial: str, *layers: str) -> Disk:
+    return Disk(chain=tuple(map(LayerFile, layers)), serial=serial)
+
+
+def test_a_disk_comes_and_goes_and_a_guest_may_hold_on(host: MemoryHost) -> None:
+    first, second = disk("vol1", "layer-1"), disk("vol2", "layer-2")
+    host.compute.start(replace(machine(), disks=(first,)))
+    host.compute.plug_in_disk("i-1", second)
+    assert host.compute.disks("i-1") == (first, second)
+    host.compute.unplug_disk("i-1", "vol2")
+    assert host.compute.disks("i-1") == (first,)
+    host.compute.plug_in_disk("i-1", second)
+    host.compute.hold_on("i-1")
+    host.compute.unplug_disk("i-1", "vol2")
+    assert host.compute.disks("i-1") == (first, second)
+    host.compute.guest_lets_go("i-1", "vol2")
+    assert host.compute.disks("i-1") == (first,)
+
+
+def test_an_agent_freezes_and_without_one_nobody_does(host: MemoryHost) -> None:
+    host.compute.start(replace(machine(), disks=(disk("vol1", "layer-1"), disk("vol2", "layer-2"))))
+    assert host.compute.switch_disks("i-1", {"vol1": LayerFile("layer-3")}, freeze=True) is False
+    host.compute.give_agent("i-1")
+    assert host.compute.switch_disks("i-1", {"vol1": LayerFile("layer-4")}) is False
+    tops = {"vol1": LayerFile("layer-5"), "vol2": LayerFile("layer-6")}
+    assert host.compute.switch_disks("i-1", tops, freeze=True) is True
+    assert host.compute.switches[-1] == ("i-1", frozenset({"vol1", "vol2"}), True)
+    status = host.compute.observe("i-1")
+    assert status is not None
+    assert status.disks[0].chain == ("layer-5", "layer-4", "layer-3", "layer-1")
+
+
+def test_a_disk_that_cannot_be_written_pauses_its_machine_until_it_is_resumed(host: MemoryHost) -> None:
+    host.compute.start(replace(machine(), disks=(disk("vol1", "layer-1"),)))
+    woken: list[str] = []
+    host.compute.watch(woken.append)
+    host.compute.disk_fails("i-1")
+    host.compute.start(machine())  # leaves it as it is
+    status = host.compute.observe("i-1")
+    assert status is not None
+    assert (status.power, status.disk_error, woken) == (Power.PAUSED, "no space", ["i-1"])
+    host.compute.resume("i-1")
+    status = host.compute.observe("i-1")
+    assert status is not None
+    assert (status.power, status.disk_error) == (Power.RUNNING, "")
+
+
+def test_flattening_takes_its_time_if_a_test_wants_it(host: MemoryHost) -> None:
+    host.storage.create_layer("layer-1", size_bytes=1)
+    host.storage.create_layer("layer-2", size_bytes=1, parent="layer-1")
+    host.storage.create_layer("layer-3", size_bytes=1, parent="layer-2")
+    host.compute.start(replace(machine(), disks=(disk("vol1", "layer-3", "layer-2", "layer-1"),)))
+    host.compute.flatten_slowly("i-1")
+
+    def seen() -> DiskStatus:
+        status = host.compute.observe("i-1")
+        assert status is not None
+        return status.disks[0]
+
+    host.compute.flatten_disk("i-1", "vol1", "layer-1")
+    assert (seen().flattening, len(seen().chain)) == (0.5, 3)
+    host.compute.stop_flattening("i-1", "vol1")
+    assert (seen().flattening, len(seen().chain)) == (None, 3)
+    with pytest.raises(LookupError):
+        host.compute.finish_flattening("i-1", "vol1")
+    host.compute.flatten_disk("i-1", "vol1", "layer-1")
+    host.compute.finish_flattening("i-1", "vol1")
+    assert seen() == DiskStatus(serial="vol1", chain=("layer-3", "layer-1"), size_bytes=1)
+    layer = host.storage.observe_layer("layer-3")
+    assert layer is not None
+    assert layer.parent == "layer-1"
 
 
 def test_memory_is_given_and_taken_back() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
@@ -15,7 +16,8 @@ import pytest
 
 from orchestrator.host import HostError
 from orchestrator.host.imagefile import ImageRefused, read_qcow2
-from orchestrator.host.qcow2 import QcowStorage, write_qcow2
+from orchestrator.host.qcow2 import QcowStorage
+from orchestrator.host.qcow2_header import write_qcow2
 
 GIB = 1 << 30
 
@@ -55,7 +57,9 @@ def test_a_name_that_is_none_of_ours_is_refused(storage: QcowStorage, name: str)
         lambda: storage.create_layer(name, size_bytes=GIB),
         lambda: storage.remove_layer(name),
         lambda: storage.observe_layer(name),
+        lambda: storage.seal_layer(name),
         lambda: storage.remove_kernel(name),
+        lambda: storage.remove_upload(name),
         lambda: storage.receive_upload(name, iter([b"x"]), 10),
         lambda: storage.import_image(name, "raw", "layer-1", lambda line: None),
     ):
@@ -80,11 +84,42 @@ def test_a_file_that_is_no_layer_is_said_so(storage: QcowStorage) -> None:
     assert storage.observe_layer("layer-1") is None
 
 
-def test_what_was_being_made_in_a_crash_has_no_name(storage: QcowStorage) -> None:
-    directory = storage.layer_path("layer-1").parent
-    (directory / ".layer-1.qcow2.123-456").write_bytes(b"half")
+def test_what_was_being_made_in_a_crash_has_no_name_and_is_gone_at_the_next_start(
+    storage: QcowStorage, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    (state / "exports" / "below").mkdir()
+    (state / "making" / "build-layer-1" / "output").mkdir(parents=True)
+    halves = [state / "layers" / ".layer-1.qcow2.123-456", state / "uploads" / ".upload-1.123-456"]
+    halves.append(state / "exports" / "below" / ".disk.raw.123-456")
+    for half in halves:
+        half.write_bytes(b"half")
     assert storage.layers() == []
     assert storage.observe_layer("layer-1") is None
+    with open(halves[0], "rb") as busy:
+        fcntl.flock(busy, fcntl.LOCK_EX)  # its maker lives
+        QcowStorage(state, tmp_path / "images")
+        assert [half.exists() for half in halves] == [True, False, False]
+    QcowStorage(state, tmp_path / "images")
+    assert not halves[0].exists()
+    assert left_over(tmp_path) == []
+
+
+def test_a_folder_that_a_living_process_makes_an_image_in_stays(storage: QcowStorage, tmp_path: Path) -> None:
+    recipe(tmp_path, 'cp good.qcow2 "$1/disk.qcow2"; echo here')
+
+    def progress(line: str) -> None:
+        QcowStorage(tmp_path / "state", tmp_path / "images")
+
+    storage.build_image("made", "layer-1", progress)
+    assert storage.layers() == ["layer-1"]
+
+
+def test_an_upload_that_nobody_imports_can_go(storage: QcowStorage, tmp_path: Path) -> None:
+    storage.receive_upload("upload-1", iter([b"x"]), 1000)
+    storage.remove_upload("upload-1")
+    storage.remove_upload("upload-1")
+    assert list((tmp_path / "state" / "uploads").iterdir()) == []
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(storage: QcowStorage, tmp_path: Path) -> None:
@@ -224,6 +259,7 @@ def test_only_what_can_be_built_is_a_recipe(storage: QcowStorage, tmp_path: Path
 @pytest.fixture
 def tree() -> Iterator[QcowStorage]:
     directory = Path(tempfile.mkdtemp(prefix="orc-"))
+    directory.chmod(0o711)  # QEMU's user passes through
     yield QcowStorage(directory / "state", directory / "images", owner=(65534, 65534))
     shutil.rmtree(directory)
 

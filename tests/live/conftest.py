@@ -89,7 +89,9 @@ class Deployment(Serving):
         return self._builds[name]
 
     def image(self, name: str) -> str:
-        """The id of an image, when it is built."""
+        """The id of an image, when it is built; an id itself is as good."""
+        if name.startswith("ami-"):
+            return name
         if name not in self._images:
             build_id = self.build(name)
 
@@ -252,7 +254,12 @@ class Guest:
     def login(self, deadline_s: float = BOOT_DEADLINE_S) -> None:
         """Wait until ssh lets us in at the public address."""
         self.logout()
-        eventually(lambda: self._connection() is not None, deadline_s, f"ssh to {self.id}")
+        try:
+            eventually(lambda: self._connection() is not None, deadline_s, f"ssh to {self.id}")
+        except AssertionError as error:
+            error.add_note(f"its console:\n{self.console()[-4000:]}")
+            error.add_note(f"the controller's log:\n{self.deployment.log_tail()}")
+            raise
 
     def logout(self) -> None:
         client, self._client = self._client, None

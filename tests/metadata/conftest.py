@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from orchestrator.metadata.server import TOKEN_HEADER, TTL_HEADER, MetadataServer
-from orchestrator.model.image import Volume, VolumeAttachment
 from orchestrator.model.instance import Instance
 from orchestrator.model.lifecycle import State
+from orchestrator.model.volume import Volume, VolumeAttachment
 from orchestrator.model.vpc import InterfaceAttachment, NetworkInterface, SecurityGroup, Subnet, Vpc
 from orchestrator.store import Store
 

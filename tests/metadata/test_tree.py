@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.metadata.tree import LATEST, VERSIONS, Facts, Plug, Tree, build, identity_document
-from orchestrator.model.image import Volume, VolumeAttachment
 from orchestrator.model.instance import Instance, MetadataOptions
+from orchestrator.model.volume import Volume, VolumeAttachment
 from orchestrator.model.vpc import CidrAssociation, InterfaceAttachment, NetworkInterface, SecurityGroup, Subnet, Vpc
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -264,6 +264,26 @@ def test_what_an_instance_lacks_is_not_listed() -> None:
     assert listed is not None
     assert not {b"public-keys/", b"kernel-id", b"ramdisk-id", b"tags/"} & set(listed.split(b"\n"))
     assert bare.lookup("/latest/user-data") is None
+
+
+def test_block_devices_are_those_of_the_last_start() -> None:
+    """What was attached since is not there; of the instance store, what was mapped is."""
+    started = INSTANCE.launched_at or INSTANCE.created
+
+    def attached(one: Volume, at: datetime) -> Volume:
+        assert one.attachment is not None
+        return replace(one, attachment=replace(one.attachment, attached_at=at))
+
+    volumes = (
+        attached(volume(1, "/dev/xvda"), started),
+        attached(volume(2, "/dev/sdb"), started + timedelta(seconds=1)),
+        attached(volume(3, "xvdf"), started),
+    )
+    instance = replace(INSTANCE, ephemeral_devices={"ephemeral0": "/dev/sdc"})
+    found = build(replace(FACTS, instance=instance, volumes=volumes), Seal())
+    folder = "/latest/meta-data/block-device-mapping"
+    assert read(found, f"{folder}/") == b"ami\nebs1\nephemeral0\nroot"
+    assert (read(found, f"{folder}/ebs1"), read(found, f"{folder}/ephemeral0")) == (b"xvdf", b"sdc")
 
 
 def test_tags_are_shown_only_when_the_instance_says_so() -> None:

@@ -9,10 +9,15 @@ from socket import socket
 
 import pytest
 
-from orchestrator.host.memory import MemoryHost, memory_host
-from orchestrator.model.image import Layer, Snapshot, Volume, VolumeAttachment
+from orchestrator.host.memory import MemoryHost
+from orchestrator.host.memory_storage import MemoryStorage
+from orchestrator.keys import KeyRing
+from orchestrator.model.image import Image
 from orchestrator.model.instance import Goal, Instance
+from orchestrator.model.layer import Layer
 from orchestrator.model.lifecycle import State
+from orchestrator.model.snapshot import Snapshot
+from orchestrator.model.volume import Volume, VolumeAttachment
 from orchestrator.model.vpc import (
     InterfaceAttachment,
     NatGateway,
@@ -23,16 +28,20 @@ from orchestrator.model.vpc import (
     Vpc,
     default_network,
 )
+from orchestrator.reconcile.image import Images
 from orchestrator.reconcile.instance import Instances, Limits
-from orchestrator.reconcile.layer import Layers
+from orchestrator.reconcile.layer import LayerFiles, Layers
 from orchestrator.reconcile.loop import Again, Done, Next
 from orchestrator.reconcile.nat_gateway import NatGateways
 from orchestrator.reconcile.network import Networks
 from orchestrator.reconcile.peering import Peerings
+from orchestrator.reconcile.snapshot import Snapshots
+from orchestrator.reconcile.volume import Volumes
 from orchestrator.store import Store
 from tests.conftest import Clock
 
 ACCOUNT = "1" * 12
+MAX_DEPTH = 4
 BASE_LAYER = "layer-0" + "b" * 16
 
 
@@ -58,10 +67,10 @@ class Doors:
 class Deployment:
     def __init__(self, path: Path, clock: Clock) -> None:
         self.store = Store(path, durable=False)
-        self.host: MemoryHost = memory_host()
+        self.host = MemoryHost(storage=MemoryStorage(strict=True))
         self.clock = clock
         self.doors = Doors()
-        self.layers = Layers(self.store, self.host.storage)
+        self.keys = KeyRing(bytes(32))
         self.restart()
         self.host.storage.create_layer(BASE_LAYER, size_bytes=1 << 30)
         with self.store.write() as tx:
@@ -77,7 +86,12 @@ class Deployment:
         limits = Limits()
         self.appeared: list[str] = []
         self.networks = Networks(self.store, self.host.network, self.doors, self.appeared.append)
-        self.instances = Instances(self.store, self.host, self.networks, self.clock, limits)
+        files = self.files = LayerFiles(self.store, self.host.storage, self.keys)
+        self.instances = Instances(self.store, self.host, self.networks, files, self.clock, limits, MAX_DEPTH)
+        self.layers = Layers(self.store, files)
+        self.volumes = Volumes(self.store, files, self.clock, MAX_DEPTH)
+        self.snapshots = Snapshots(self.store, files, self.clock)
+        self.images = Images(self.store)
         self.nat_gateways = NatGateways(self.store, self.clock)
         self.peerings = Peerings(self.store, self.clock)
 
@@ -155,23 +169,38 @@ class Deployment:
             self.clock.pass_(seconds=result.after_s)
         raise AssertionError(f"{instance_id} does not settle: {self.store.get(Instance, instance_id)}")
 
+    def wake_everything(self) -> None:
+        """As a controller that starts looks at everything."""
+        with self.store.write() as tx:
+            for kind in (Volume, Snapshot, Layer, Image):
+                for row in self.store.all(kind):
+                    tx.wake(row)
+
     def others(self) -> None:
         """Step the networks, layers and gateways that were woken, and those that these wake."""
         steps: dict[str, Callable[[str], Next]] = {
             Vpc.KIND: self.networks.step,
             Layer.KIND: self.layers.step,
+            Volume.KIND: self.volumes.step,
+            Snapshot.KIND: self.snapshots.step,
+            Image.KIND: self.images.step,
             NatGateway.KIND: self.nat_gateways.step,
             PeeringConnection.KIND: self.peerings.step,
         }
-        for _ in range(20):
+        for _ in range(50):
             woken = [wake for wake in self.store.pending_wakes() if wake[0] in steps]
             if not woken:
                 return
             for kind, resource_id, serial in woken:
-                while steps[kind](resource_id) == Again(0):
-                    pass
+                self._step_until_done(steps[kind], resource_id)
                 self.store.wake_done(kind, resource_id, serial)
         raise AssertionError(f"these wake each other: {woken}")
+
+    def _step_until_done(self, step: Callable[[str], Next], resource_id: str) -> None:
+        for _ in range(50):
+            if not isinstance(result := step(resource_id), Again) or result.after_s > 1:
+                return
+        raise AssertionError(f"{resource_id} is not done")
 
 
 @pytest.fixture

@@ -7,9 +7,12 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.host import HostError
-from orchestrator.model.image import Build, Image, Layer, Snapshot, Volume
+from orchestrator.model.image import Build, Image
+from orchestrator.model.layer import Layer
 from orchestrator.model.lifecycle import State
 from orchestrator.model.resource import EVERY_REGION
+from orchestrator.model.snapshot import Snapshot
+from orchestrator.model.volume import Volume
 from orchestrator.reconcile.build import Builds, image_id, register_catalogue
 from orchestrator.reconcile.loop import Done
 from tests.reconcile.conftest import ACCOUNT, BASE_LAYER, Deployment

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.host import CapacityError, HostError, OffReason
-from orchestrator.model.image import Layer, Volume
 from orchestrator.model.instance import Instance
+from orchestrator.model.layer import Layer
 from orchestrator.model.lifecycle import State
+from orchestrator.model.volume import Volume
 from orchestrator.model.vpc import NetworkInterface
 from orchestrator.reconcile.instance import LAUNCH_DEADLINE, machine_uuid
 from tests.reconcile.conftest import BASE_LAYER, Deployment
@@ -41,9 +42,7 @@ def test_a_launch_runs_with_its_volume_network_and_timeline(deployment: Deployme
     assert volume.attachment.state == "attached"
     machine = deployment.host.compute.machine(instance.id)
     assert (machine.vcpus, machine.cores, machine.threads, machine.memory_mib) == (2, 1, 2, 1024)
-    assert [(disk.layer, disk.target, disk.serial) for disk in machine.disks] == [
-        (volume.layer_id, "vda", volume.id.replace("-", ""))
-    ]
+    assert [(disk.layer, disk.serial) for disk in machine.disks] == [(volume.layer_id, volume.id.replace("-", ""))]
     assert [nic.mac for nic in machine.nics] == ["0a:00:00:00:00:01"]
     assert machine.uuid.startswith("ec2")
     assert deployment.doors.opened[0] == instance.vpc_id

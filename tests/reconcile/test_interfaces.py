@@ -11,8 +11,8 @@ from orchestrator.model.elastic_ip import ElasticIp
 from orchestrator.model.instance import Instance
 from orchestrator.model.lifecycle import State
 from orchestrator.model.vpc import FlowLog, InterfaceAttachment, InterfacePermission, NetworkInterface, Vpc
-from orchestrator.reconcile.instance import LET_GO_WITHIN
 from orchestrator.reconcile.loop import Again
+from orchestrator.reconcile.plug import LET_GO_WITHIN
 from tests.reconcile.conftest import Deployment
 
 SECOND = "eni-0" + "2" * 16

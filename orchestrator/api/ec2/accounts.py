@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from orchestrator.api.ec2.network_interfaces import MAX_GROUPS
 from orchestrator.api.operation import Answer, Call, operation
+from orchestrator.model import quota
 from orchestrator.model.errors import one_of
 from orchestrator.model.vpc import Vpc
 
-LIMITS: Final = {
-    "max-instances": 20,  # EC2 still answers this one, and says that it means nothing
-    "max-elastic-ips": 5,
-    "vpc-max-elastic-ips": 5,
-    "vpc-max-security-groups-per-interface": 5,
+QUOTAS: Final = {  # attribute -> quota
+    "max-instances": "instances",
+    "max-elastic-ips": "addresses",
+    "vpc-max-elastic-ips": "addresses",
 }
 
 
@@ -21,7 +22,8 @@ def describe_account_attributes(call: Call, *, attribute_names: list[str] | None
     attributes = {
         "supported-platforms": "VPC",
         "default-vpc": next((vpc.id for vpc in call.mine(Vpc) if vpc.is_default), "none"),
-        **{name: str(limit) for name, limit in LIMITS.items()},
+        **{name: _number(quota.most(call.settings.quotas, each)) for name, each in QUOTAS.items()},
+        "vpc-max-security-groups-per-interface": str(MAX_GROUPS),
     }
     wanted = [one_of("AttributeName", name, attributes) for name in attribute_names or attributes]
     return {
@@ -30,3 +32,8 @@ def describe_account_attributes(call: Call, *, attribute_names: list[str] | None
             for name in dict.fromkeys(wanted)
         ]
     }
+
+
+def _number(most: int | None) -> str:
+    """EC2 has no word for none: the largest number of its type says it."""
+    return str(2**31 - 1 if most is None else most)

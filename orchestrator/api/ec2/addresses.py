@@ -38,7 +38,6 @@ from orchestrator.model.vpc import InternetGateway, NetworkInterface, public_add
 
 # Of an account in a region. EC2's 5 spares addresses that are scarce in the world; here the range is the deployment's
 # own, and what has to be kept is room for instances' addresses when a script runs away: a quarter of the usual range.
-MAX_ADDRESSES: Final = 64
 POOL: Final = "amazon"
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,254}\Z)(?:(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\.)+(?!-)[A-Za-z0-9-]{2,63}(?<!-)\.?")
@@ -96,11 +95,6 @@ def allocate_address(
             f"The pool ID '{public_ipv4_pool}' does not exist: the only one is {POOL}",
         )
     _check_border_group(call, network_border_group)
-    if len(call.mine(ElasticIp)) >= MAX_ADDRESSES:
-        raise EC2Error(
-            "AddressLimitExceeded",
-            f"The maximum number of addresses has been reached: an account has {MAX_ADDRESSES} in a region",
-        )
     free = PublicAddresses(call)
     public_ip = _check_free(free, address) if address else free.take()
     if public_ip is None:

@@ -33,6 +33,8 @@ def _addresses(key: str, values: Sequence[str], *, versions: tuple[int, ...], wo
         if value in words:
             continue
         try:
+            if "%" in value:  # a zone may be any text, and names an interface of nobody's
+                raise ValueError(value)
             found.append(ip_address(value).version)
         except ValueError:
             allowed = " or ".join((*(f"an IPv{version} address" for version in versions), *words))
@@ -59,7 +61,7 @@ def _node_type(key: str, values: Sequence[str]) -> None:
 
 def _lease_time(key: str, values: Sequence[str]) -> None:
     single = values[0] if len(values) == 1 else ""
-    if not (single.isascii() and single.isdigit() and int(single) in LEASE_TIMES_S):
+    if not (single.isascii() and single.isdigit() and len(single) <= 10 and int(single) in LEASE_TIMES_S):
         raise invalid_parameter(key, ", ".join(values), f"seconds, from {LEASE_TIMES_S[0]} to {LEASE_TIMES_S[-1]}")
 
 
@@ -82,7 +84,8 @@ def read_options(given: Sequence[Answer]) -> dict[str, tuple[str, ...]]:
             raise invalid_parameter("DhcpConfiguration.Key", key, f"one of {', '.join(CHECKS)}")
         if key in options:
             raise EC2Error("InvalidParameterValue", f"The DHCP option {key} is given twice")
-        values = tuple(part.strip() for value in each.get("Values") or () for part in value.split(",") if part.strip())
+        parts = (part for value in each.get("Values") or () for part in value.split(","))
+        values = tuple(" ".join(part.split()) for part in parts if part.strip())  # no line ends stay between names
         if not values:
             raise missing_parameter(f"DhcpConfiguration.Values of {key}")
         CHECKS[key](key, values)

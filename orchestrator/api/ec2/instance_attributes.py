@@ -26,6 +26,7 @@ from orchestrator.api.ec2.network_interfaces import check_groups, only_interface
 from orchestrator.api.ec2.subnet_addresses import check_interface_count, check_interface_limits
 from orchestrator.api.operation import Answer, Call, operation
 from orchestrator.model import instance_type
+from orchestrator.model.block_device import check_disk_count, ephemeral_number, mapped_disks
 from orchestrator.model.errors import EC2Error, missing_parameter, one_of, unsupported
 from orchestrator.model.instance import Instance
 from orchestrator.model.instance_type import CATALOGUE
@@ -99,13 +100,28 @@ def _set_type(call: Call, instance: Instance, name: str) -> None:
         raise EC2Error("InvalidInstanceAttributeValue", f"Invalid value '{name}' for InstanceType.")
     _stopped(instance)
     kind = check_type(name, instance.architecture)
-    interfaces = gather(call, instance).interfaces
+    shown = gather(call, instance)
+    interfaces = shown.interfaces
     check_interface_count(kind, len(interfaces))
     for interface in interfaces:
         check_interface_limits(kind, interface)
     check_ebs_optimized(kind, instance.ebs_optimized)
+    ephemeral = {
+        name: device
+        for name, device in instance.ephemeral_devices.items()
+        if ephemeral_number(name) < mapped_disks(kind)
+    }
+    check_disk_count(kind, volumes=len(shown.volumes), interfaces=len(interfaces), mapped=len(ephemeral))
     option = (instance.cpu_credits or kind.default_cpu_credits or "") if kind.burstable else instance.cpu_credits
-    _set(call, instance, instance_type=kind.name, cpu_credits=option, core_count=0, threads_per_core=0)
+    _set(
+        call,
+        instance,
+        instance_type=kind.name,
+        cpu_credits=option,
+        core_count=0,
+        threads_per_core=0,
+        ephemeral_devices=ephemeral,
+    )
 
 
 def _set_user_data(call: Call, instance: Instance, given: str | bytes) -> None:

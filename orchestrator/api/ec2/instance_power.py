@@ -20,6 +20,7 @@ from orchestrator.model import instance_type
 from orchestrator.model.errors import EC2Error, PartlyDone
 from orchestrator.model.instance import Goal, Instance, Reason
 from orchestrator.model.lifecycle import TRANSITIONAL, Request, State, Verdict, judge
+from orchestrator.model.volume import Volume
 from orchestrator.model.vpc import NetworkInterface
 
 BY_USER: Final = Reason(
@@ -67,6 +68,7 @@ def _start(call: Call, instance: Instance, room: Room, addresses: PublicAddresse
     processors = vcpus(kind, instance.core_count, instance.threads_per_core)
     if not room.take(kind, processors):
         raise room.refuse(kind, processors, 1, instance.zone)
+    _check_root(call, instance)
     for interface in call.tx.all(NetworkInterface, instance_id=instance.id):
         give_auto_address(call, interface, addresses)
     started = call.tx.put(
@@ -86,6 +88,17 @@ def _start(call: Call, instance: Instance, room: Room, addresses: PublicAddresse
     return started
 
 
+def _check_root(call: Call, instance: Instance) -> None:
+    """Its root volume may have been detached."""
+    volumes = call.tx.all(Volume, instance_id=instance.id)
+    if not any(volume.attachment and volume.attachment.device == instance.root_device for volume in volumes):
+        raise EC2Error(
+            "InvalidParameterValue",
+            f"Invalid value '{instance.id}' for instanceId. Instance does not have a volume attached at root "
+            f"({instance.root_device})",
+        )
+
+
 @operation("StopInstances", writes=True)
 def stop_instances(
     call: Call,
@@ -97,7 +110,7 @@ def stop_instances(
 ) -> Answer:
     """With `force` or `skip_os_shutdown` the guest is not asked, also when it is stopping already."""
     found = judged(call, Request.STOP, instance_ids)
-    if hibernate:
+    if hibernate and found:
         raise EC2Error(
             "UnsupportedHibernationConfiguration",
             f"The instance '{found[0][0].id}' is not configured for hibernation: stop it without Hibernate",

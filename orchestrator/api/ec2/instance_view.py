@@ -28,18 +28,18 @@ from orchestrator.api.operation import Answer, Call
 from orchestrator.api.protocol import Fragment
 from orchestrator.model.elastic_ip import ElasticIp
 from orchestrator.model.filters import FilterTable, Value, boolean
-from orchestrator.model.image import Volume
 from orchestrator.model.instance import Instance, MetadataOptions
 from orchestrator.model.instance_type import CATALOGUE
 from orchestrator.model.lifecycle import CODES, State
 from orchestrator.model.tags import tag_set
+from orchestrator.model.volume import Volume
 from orchestrator.model.vpc import NetworkInterface, SecurityGroup, Vpc
 from orchestrator.model.zone import zone_id
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An instance and what hangs on it; interfaces by device index, volumes by device."""
+    """An instance and what hangs on it; interfaces by device index, volumes by device, the root first."""
 
     call: Call
     instance: Instance
@@ -74,8 +74,13 @@ def gather(call: Call, instance: Instance) -> Shown:
         interfaces.sort(key=lambda eni: eni.attachment.device_index if eni.attachment else 0)
     volumes = call.db.all(Volume, instance_id=instance.id)
     if len(volumes) > 1:
-        volumes.sort(key=lambda volume: volume.attachment.device if volume.attachment else "")
+        volumes.sort(key=lambda volume: _device_order(instance, volume))
     return Shown(call, instance, interfaces, volumes)
+
+
+def _device_order(instance: Instance, volume: Volume) -> tuple[bool, str]:
+    device = volume.attachment.device if volume.attachment else ""
+    return device != instance.root_device, device
 
 
 def fragment(shown: Shown) -> Fragment:
@@ -160,7 +165,7 @@ def view(shown: Shown) -> Answer:
         },
         "MaintenanceOptions": {"AutoRecovery": instance.auto_recovery, "RebootMigration": "default"},
         "NetworkPerformanceOptions": {"BandwidthWeighting": "default"},
-        "CurrentInstanceBootMode": instance.boot_mode or "legacy-bios",
+        "CurrentInstanceBootMode": current_boot_mode(instance),
         "Operator": {"Managed": False},
         "Tags": tag_set(instance.tags),
     }
@@ -174,6 +179,8 @@ def view(shown: Shown) -> Answer:
     answer |= {name: value for name, value in optional.items() if value}
     if instance.reason is not None:
         answer["StateReason"] = {"Code": instance.reason.code, "Message": instance.reason.message}
+    if instance.profile is not None:
+        answer["IamInstanceProfile"] = {"Arn": instance.profile.arn, "Id": instance.profile.profile_id}
     if instance.state is not State.TERMINATED:
         answer |= {"SubnetId": instance.subnet_id, "VpcId": instance.vpc_id}
     if shown.primary is not None:
@@ -210,7 +217,8 @@ def show_block_devices(volumes: Sequence[Volume]) -> list[Answer]:
             "DeviceName": volume.attachment.device,
             "Ebs": {
                 "VolumeId": volume.id,
-                "Status": volume.attachment.state,
+                # A volume that its guest does not let go of is `busy` where volumes are listed, but not here.
+                "Status": "detaching" if volume.attachment.state == "busy" else volume.attachment.state,
                 "AttachTime": volume.attachment.attached_at,
                 "DeleteOnTermination": volume.attachment.delete_on_termination,
             },
@@ -243,6 +251,11 @@ def platform(instance: Instance) -> str:
     return "windows" if instance.platform_details.startswith("Windows") else ""
 
 
+def current_boot_mode(instance: Instance) -> str:
+    """What its firmware is: one that prefers UEFI is content with a BIOS."""
+    return "uefi" if instance.boot_mode == "uefi" else "legacy-bios"
+
+
 def usage_operation(instance: Instance) -> str:
     return "RunInstances:0002" if platform(instance) else "RunInstances"
 
@@ -256,9 +269,6 @@ _NEVER: Final = (
     "capacity-reservation-specification.capacity-reservation-target.capacity-reservation-id",
     "capacity-reservation-specification.capacity-reservation-target.capacity-reservation-resource-group-arn",
     "host-id",
-    "iam-instance-profile.arn",
-    "iam-instance-profile.id",
-    "iam-instance-profile.name",
     "instance-lifecycle",
     "operator.principal",
     "outpost-arn",
@@ -352,7 +362,7 @@ def instance_filters(call: Call) -> FilterTable:
         "boot-mode": _text("boot_mode"),
         "capacity-reservation-specification.capacity-reservation-preference": _text("capacity_reservation_preference"),
         "client-token": _text("client_token"),
-        "current-instance-boot-mode": lambda instance: instance.boot_mode or "legacy-bios",
+        "current-instance-boot-mode": current_boot_mode,
         "dns-name": of_primary(lambda eni: public_name(call, eni) or None),
         "ebs-optimized": _text("ebs_optimized"),
         "ena-support": lambda instance: "true",
@@ -361,6 +371,11 @@ def instance_filters(call: Call) -> FilterTable:
         "group-name": of_primary(lambda eni: [group["GroupName"] for group in show_groups(call, eni)]),
         "hibernation-options.configured": lambda instance: "false",
         "hypervisor": lambda instance: "xen",
+        "iam-instance-profile.arn": lambda instance: instance.profile.arn if instance.profile else None,
+        "iam-instance-profile.id": lambda instance: instance.profile.profile_id if instance.profile else None,
+        "iam-instance-profile.name": lambda instance: (
+            instance.profile.arn.rpartition("/")[2] if instance.profile else None
+        ),
         "image-id": _text("image_id"),
         "instance-id": _text("id"),
         "instance-state-code": lambda instance: str(CODES[instance.state]),

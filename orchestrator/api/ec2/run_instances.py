@@ -11,14 +11,15 @@ All rows are written in the call's transaction, so a launch that is refused leav
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from orchestrator.api.ec2.capacity import Room, vcpus
 from orchestrator.api.ec2.images import boot_mode, find_image
+from orchestrator.api.ec2.instance_profiles import new_association
 from orchestrator.api.ec2.instance_view import Shown, show_reservation, view
-from orchestrator.api.ec2.launch_disks import LaunchDisk, plan_disks
+from orchestrator.api.ec2.launch_disks import LaunchDisks, plan_disks
 from orchestrator.api.ec2.launch_network import NewInterface, OwnInterface, Place, choose_place, choose_zone
 from orchestrator.api.ec2.launch_options import (
     SHUTDOWN_BEHAVIORS,
@@ -35,17 +36,20 @@ from orchestrator.api.ec2.launch_options import (
     take,
 )
 from orchestrator.api.ec2.network_interfaces import new_interface
+from orchestrator.api.ec2.new_volumes import new_volume
 from orchestrator.api.ec2.subnet_addresses import Addresses, NoRoom, PublicAddresses
 from orchestrator.api.ec2.subnets import HOST_NAME_TYPES
 from orchestrator.api.operation import Answer, Call, operation
-from orchestrator.model import ids
+from orchestrator.model import ids, quota
+from orchestrator.model.block_device import check_disk_count
 from orchestrator.model.errors import EC2Error, missing_parameter, one_of, unsupported
-from orchestrator.model.image import GIB, Image, Layer, Volume, VolumeAttachment
+from orchestrator.model.image import Image
 from orchestrator.model.instance import Goal, Instance
 from orchestrator.model.instance_type import InstanceType
 from orchestrator.model.key_pair import KeyPair
 from orchestrator.model.lifecycle import State
 from orchestrator.model.tags import tags_at_creation
+from orchestrator.model.volume import VolumeAttachment
 from orchestrator.model.vpc import InterfaceAttachment, NetworkInterface, Subnet
 
 DEFAULT_TYPE: Final = "m1.small"  # EC2's own, and so what code that names none counts with
@@ -89,6 +93,7 @@ def run_instances(
     enclave_options: Structure | None = None,
     private_dns_name_options: Structure | None = None,
     network_performance_options: Structure | None = None,
+    iam_instance_profile: Structure | None = None,
 ) -> Answer:
     check_counts(min_count, max_count)
     tags = tags_at_creation(tag_specifications, "instance", "volume", "network-interface")
@@ -117,7 +122,8 @@ def run_instances(
         group_names=security_groups,
         interfaces=network_interfaces,
     )
-    disks = plan_disks(call, image, block_device_mappings)
+    disks = plan_disks(call, image, kind, block_device_mappings)
+    check_disk_count(kind, volumes=len(disks.volumes), interfaces=len(place.interfaces), mapped=len(disks.ephemeral))
     first = Instance(
         id="",
         account=call.account,
@@ -136,6 +142,7 @@ def run_instances(
         public_key=find_public_key(call, key_name),
         user_data=check_user_data(user_data),
         root_device=image.root_device,
+        ephemeral_devices=disks.ephemeral,
         login_user=image.login_user,
         kernel_id=image.kernel_id,
         ramdisk_id=image.ramdisk_id,
@@ -167,13 +174,18 @@ def run_instances(
             ("open", "none"),
         ),
         metadata=change_metadata_options(metadata_defaults(image), metadata_options),
+        profile=new_association(call, iam_instance_profile),
     )
+    call.tx.put(replace(image, last_launched_at=call.now))
     allotted = allot(call, kind, vcpus(kind, cores, threads), place, min_count, max_count)
-    shown = [
-        _launch(call, replace(first, id=ids.mint("i"), launch_index=index), place, disks, tags, share)
-        for index, share in enumerate(allotted)
-    ]
+    shown = [_launch(call, numbered(first, index), place, disks, tags, share) for index, share in enumerate(allotted)]
     return show_reservation(first, shown)
+
+
+def numbered(first: Instance, index: int) -> Instance:
+    """One of the instances of a launch, with ids of its own."""
+    profile = replace(first.profile, id=ids.mint("iip-assoc")) if first.profile is not None else None
+    return replace(first, id=ids.mint("i"), launch_index=index, profile=profile)
 
 
 # --- what is checked --------------------------------------------------------------------------------------------------
@@ -239,13 +251,25 @@ class Share:
     public_ip: str = ""  # of the only interface
 
 
+def quota_for(call: Call, processors: int, least: int, most: int) -> int:
+    """How many of `most` instances the account may start, each with so many vCPUs; EC2's error for under `least`."""
+    quotas = call.settings.quotas
+    for name, each in (("instances", 1), ("vcpus", processors)):
+        fitting = quota.fit(call.tx, quotas, name, call.account, call.region, each, most)
+        if fitting < least:
+            raise quota.refusal(call.tx, quotas, name, call.account, call.region, least * each)
+        most = fitting
+    return most
+
+
 def allot(call: Call, kind: InstanceType, processors: int, place: Place, least: int, most: int) -> list[Share]:
     """What each instance gets, for as many as fit, or EC2's error when `least` do not."""
     room, public = Room(call), PublicAddresses(call)
     new = [one for one in place.interfaces if isinstance(one, NewInterface)]
     allotted: list[Share] = []
     error: EC2Error | None = None
-    while len(allotted) < min(most, MAX_COUNT):
+    most = quota_for(call, processors, least, min(most, MAX_COUNT))
+    while len(allotted) < most:
         if not room.take(kind, processors):
             error = room.refuse(kind, processors, least, place.subnet.zone)
             break
@@ -264,33 +288,16 @@ def allot(call: Call, kind: InstanceType, processors: int, place: Place, least: 
     return allotted
 
 
-def _launch(
-    call: Call, instance: Instance, place: Place, disks: Sequence[LaunchDisk], tags: Tags, share: Share
-) -> Answer:
+def _launch(call: Call, instance: Instance, place: Place, disks: LaunchDisks, tags: Tags, share: Share) -> Answer:
     """Write one instance with what belongs to it, and show it."""
     tx = call.tx
-    owned: dict[str, Any] = {"account": call.account, "region": call.region, "created": call.now}
-    subnet = place.subnet
     interfaces = [tx.put(each) for each in _interfaces(call, instance, place, tags["network-interface"], share)]
-    volumes: list[Volume] = []
-    for disk in disks:
-        layer = Layer(
-            **owned,
-            id=ids.mint("layer"),
-            parent_id=disk.snapshot.layer_id,
-            size_bytes=disk.size_gib * GIB,
-        )
-        volume = Volume(
-            **owned,
+    volumes = [
+        new_volume(
+            call,
+            disk.volume,
+            place.subnet.zone,
             tags=tags["volume"],
-            id=ids.mint("vol"),
-            zone=subnet.zone,
-            size_gib=disk.size_gib,
-            volume_type=disk.volume_type,
-            iops=disk.performance.iops,
-            throughput_mib_s=disk.performance.throughput_mib_s,
-            snapshot_id=disk.snapshot.id,
-            layer_id=layer.id,
             attachment=VolumeAttachment(
                 instance_id=instance.id,
                 device=disk.device,
@@ -299,8 +306,8 @@ def _launch(
                 attached_at=call.now,
             ),
         )
-        tx.put(layer)
-        volumes.append(tx.put(volume))
+        for disk in disks.volumes
+    ]
     tx.wake(tx.put(instance))
     return view(Shown(call, instance, interfaces, volumes))
 

@@ -25,7 +25,6 @@ from orchestrator.model.vpc import (
 )
 
 DEFAULT_NAME: Final = "default"
-MAX_GROUPS: Final = 2500  # of an account in a region
 
 
 def find_group(call: Call, group_id: str | None, group_name: str | None) -> SecurityGroup:
@@ -82,8 +81,6 @@ def create_security_group(
     tags = tags_at_creation(tag_specifications, "security-group")["security-group"]
     if any(group.name == name for group in call.mine(SecurityGroup, vpc_id=vpc.id)):
         raise EC2Error("InvalidGroup.Duplicate", f"The security group '{name}' already exists for VPC '{vpc.id}'")
-    if len(call.mine(SecurityGroup)) >= MAX_GROUPS:
-        raise EC2Error("SecurityGroupLimitExceeded", f"An account has at most {MAX_GROUPS} security groups in a region")
     group = call.tx.put(
         SecurityGroup(
             id=ids.mint("sg"),

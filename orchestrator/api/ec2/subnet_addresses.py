@@ -223,6 +223,8 @@ class SubnetAddresses:
         """As it is written here, whatever way the request wrote it."""
         network = self._ipv6_network()
         try:
+            if "%" in address:  # a zone may be any text, and stays in what is written
+                raise AddressValueError(address)
             number = IPv6Address(address)
         except AddressValueError:
             raise invalid_parameter("Ipv6Address", address, "an IPv6 address") from None

@@ -11,11 +11,13 @@ from orchestrator.model import ids
 from orchestrator.model.elastic_ip import ElasticIp
 from orchestrator.model.errors import EC2Error, invalid_parameter
 from orchestrator.model.filters import FilterTable, compile_filters
-from orchestrator.model.image import Image, Snapshot, Volume
+from orchestrator.model.image import ExportTask, Image, ImportTask
 from orchestrator.model.instance import Instance
 from orchestrator.model.key_pair import KeyPair
 from orchestrator.model.resource import Resource
+from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.tags import add_tags, check_tags
+from orchestrator.model.volume import Volume
 from orchestrator.model.vpc import (
     DhcpOptions,
     EgressOnlyInternetGateway,
@@ -62,6 +64,9 @@ TAGGABLE: Final[dict[str, Taggable]] = {
     "pl": Taggable(PrefixList, "prefix-list"),
     "vpce": Taggable(VpcEndpoint, "vpc-endpoint"),
     "fl": Taggable(FlowLog, "vpc-flow-log"),
+    "import-ami": Taggable(ImportTask, "import-image-task"),
+    "import-snap": Taggable(ImportTask, "import-snapshot-task"),
+    "export-ami": Taggable(ExportTask, "export-image-task"),
 }
 RULE_TYPE: Final = "security-group-rule"  # a rule is a part of its group, and yet has tags of its own
 
@@ -181,9 +186,9 @@ def describe_tags(call: Call) -> Answer:
 
 
 def _all_tags(call: Call) -> Iterator[Tag]:
-    for taggable in TAGGABLE.values():
+    for prefix, taggable in TAGGABLE.items():
         for resource in [] if taggable.kind is PeeringConnection else call.mine(taggable.kind):
-            for key, value in resource.tags.items():
+            for key, value in resource.tags.items() if resource.id.startswith(prefix + "-") else ():
                 yield Tag(resource.id, taggable.resource_type, key, value)
     for peering in call.db.all(PeeringConnection):
         if peering.is_of(call.account, call.region):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from orchestrator.api.ec2.images import visible
 from orchestrator.api.operation import Answer, Call, operation
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error, invalid_parameter
 from orchestrator.model.image import Build, Image, ImageAlias
 from orchestrator.model.resource import EVERY_REGION
 
-FORMATS = ("qcow2", "raw", "vmdk", "vhd", "vhdx")
+FORMATS = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "ova")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}", re.ASCII)
 
@@ -84,9 +85,8 @@ def map_image(call: Call, *, image_id: str, name: str) -> Answer:
     ids.check("ami", image_id)
     if call.tx.get(Image, image_id) is not None:
         raise invalid_parameter("ImageId", image_id, "an AMI id that is no image here yet")
-    images = [image for image in call.tx.all(Image, name=name) if image.public or call.sees(image)]
-    if not images:
-        known = sorted({image.name for image in call.tx.all(Image) if image.public or call.sees(image)})
+    if not any(visible(call, image) for image in call.tx.all(Image, name=name)):
+        known = sorted({image.name for image in call.tx.all(Image) if visible(call, image)})
         raise EC2Error(
             "InvalidAMIName.NotFound",
             f"There is no image named '{name}'; there are {', '.join(known) or 'none: build one first'}",

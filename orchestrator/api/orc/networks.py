@@ -190,6 +190,8 @@ def _one(named: _Named, interfaces: Sequence[NetworkInterface]) -> NetworkInterf
 
 def _named(call: Call, name: str, word: str) -> _Named:
     try:
+        if "%" in word:  # a zone, which may be any text
+            raise ValueError(word)
         address = str(ip_address(word))
     except ValueError:
         return _Named(word, "", tuple(_by_name(call, name, word)))

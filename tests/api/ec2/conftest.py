@@ -21,13 +21,17 @@ from botocore.serialize import create_serializer
 from orchestrator.api import operations
 from orchestrator.api.operation import Call, Caller, Operation, Settings, bind_operations, dispatch, provision
 from orchestrator.api.protocol import Protocol, load_service, protocol_for
+from orchestrator.keys import KeyRing
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error
-from orchestrator.model.image import BlockDevice, Image, Layer, Snapshot, Volume
+from orchestrator.model.image import BlockDevice, Image
 from orchestrator.model.instance import Instance
 from orchestrator.model.key_pair import KeyPair
+from orchestrator.model.layer import Layer
 from orchestrator.model.lifecycle import State
 from orchestrator.model.resource import EVERY_REGION, Resource
+from orchestrator.model.snapshot import Snapshot
+from orchestrator.model.volume import Volume
 from orchestrator.model.vpc import NetworkInterface
 from orchestrator.store import Store
 
@@ -48,6 +52,9 @@ class ClosedHost:
     def allow(self, **methods: Callable[..., Any]) -> None:
         """`allow(console=lambda instance_id: b"...")`"""
         self.__dict__.update(methods)
+
+
+KEYS = KeyRing(bytes(32))
 
 
 @dataclass
@@ -143,6 +150,7 @@ class Api:
             source="127.0.0.1",
             settings=self.world.settings,
             host=self.host,  # type: ignore[arg-type]
+            keys=KEYS,
         )
 
     # --- rows ---

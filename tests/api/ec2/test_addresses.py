@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.api.ec2 import addresses
 from orchestrator.model.elastic_ip import ElasticIp
 from orchestrator.model.instance import Instance
 from orchestrator.model.lifecycle import State
@@ -101,8 +100,8 @@ def test_what_cannot_be_allocated(api: Api, params: dict[str, Any], code: str) -
     assert api.refused("AllocateAddress", **params).code == code
 
 
-def test_an_account_has_so_many_in_a_region(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "MAX_ADDRESSES", 2)
+def test_an_account_has_so_many_in_a_region(api: Api) -> None:
+    api.configure(quotas={"addresses": 2})
     allocate(api)
     allocate(api)
     assert api.refused("AllocateAddress").code == "AddressLimitExceeded"

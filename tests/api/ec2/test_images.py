@@ -1,4 +1,4 @@
-"""DescribeImages and DeregisterImage: who sees what, aliases, filters."""
+"""DescribeImages: who sees what, aliases, filters."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.model.image import Image, ImageAlias, Layer, Snapshot
+from orchestrator.model.image import Image, ImageAlias
 from orchestrator.model.resource import EVERY_REGION
 
 from .conftest import ACCOUNT, OTHER_ACCOUNT, Api
 
+THIRD_ACCOUNT = "777788889999"
 ALIAS = "ami-0abcdef1234567890"
 
 
@@ -64,6 +65,7 @@ def test_an_image_is_shown_with_all_that_typed_clients_read(api: Api) -> None:
         "SriovNetSupport": "simple",
         "BootMode": "legacy-bios",
         "KernelId": "aki-00000000",
+        "DeregistrationProtection": "disabled",
         "Tags": [],
         "ProductCodes": [],
     }
@@ -173,46 +175,90 @@ def test_pages(api: Api) -> None:
     assert api.refused("DescribeImages", NextToken="bm9uc2Vuc2U=").code == "InvalidNextToken"
 
 
-# --- DeregisterImage --------------------------------------------------------------------------------------------------
+# --- what is shared, deprecated, disabled, thrown away ----------------------------------------------------------------
 
 
-def test_deregister_leaves_the_snapshots(api: Api) -> None:
-    image = api.make_image()
-    assert api.call("DeregisterImage", ImageId=image.id) == {"Return": True}
-    assert api.store.get(Image, image.id) is None
-    assert api.store.get(Snapshot, image.block_devices[0].snapshot_id) is not None
-    assert api.refused("DeregisterImage", ImageId=image.id).code == "InvalidAMIID.NotFound"
+def test_an_image_is_seen_by_those_it_is_shared_with(api: Api) -> None:
+    shared = api.make_image("shared", region="us-east-1", public=False, shared_with=(OTHER_ACCOUNT, THIRD_ACCOUNT))
+    public = api.make_image("public", region="us-east-1")
+    assert ids_of(api.by().call("DescribeImages")) == {shared.id, public.id}
+    assert ids_of(api.by("123456789012").call("DescribeImages")) == {public.id}
+    assert ids_of(api.by().within("us-west-2").call("DescribeImages")) == set()
+    assert ids_of(api.by().call("DescribeImages", ExecutableUsers=["self"])) == {shared.id}
+    assert ids_of(api.by().call("DescribeImages", ExecutableUsers=[OTHER_ACCOUNT])) == {shared.id}
+    assert ids_of(api.by().call("DescribeImages", ExecutableUsers=[THIRD_ACCOUNT])) == set()
+    assert ids_of(api.call("DescribeImages", ExecutableUsers=[THIRD_ACCOUNT])) == {shared.id}
+    assert ids_of(api.call("DescribeImages", ExecutableUsers=["self"])) == set()
+    assert ids_of(api.by().call("DescribeImages", ExecutableUsers=["self", "all"])) == {shared.id, public.id}
+    assert ids_of(api.by().call("DescribeImages", Owners=["self"])) == set()
+    api.by().launch(ImageId=shared.id)
 
 
-def test_deregister_with_its_snapshots(api: Api) -> None:
-    image = api.make_image("first")
-    snapshot_id = image.block_devices[0].snapshot_id
-    layer_id = api.get(Snapshot, snapshot_id).layer_id
-    answer = api.call("DeregisterImage", ImageId=image.id, DeleteAssociatedSnapshots=True)
-    assert answer["DeleteSnapshotResults"] == [{"SnapshotId": snapshot_id, "ReturnCode": "success"}]
-    assert api.store.get(Snapshot, snapshot_id) is None
-    assert (Layer.KIND, layer_id) in [(kind, row) for kind, row, _ in api.store.pending_wakes()]
+def test_what_only_the_owner_sees_of_an_image(api: Api) -> None:
+    image = api.make_image(
+        region="us-east-1",
+        source_instance_id="i-00000000",
+        last_launched_at=api.now,
+        protected="enabled-with-cooldown",
+    )
+    private = {"SourceInstanceId", "LastLaunchedTime", "DeregistrationProtection"}
+    assert private <= api.call("DescribeImages", ImageIds=[image.id])["Images"][0].keys()
+    assert not private & api.by().call("DescribeImages", ImageIds=[image.id])["Images"][0].keys()
+    assert ids_of(api.call("DescribeImages", Filters=matching(source_instance_id="i-*"))) == {image.id}
+    assert ids_of(api.by().call("DescribeImages", Filters=matching(source_instance_id="i-*"))) == set()
 
 
-def test_deregister_skips_a_snapshot_that_another_image_needs(api: Api) -> None:
-    first = api.make_image("first")
-    api.make_image("second", block_devices=first.block_devices)
-    answer = api.call("DeregisterImage", ImageId=first.id, DeleteAssociatedSnapshots=True)
-    assert [result["ReturnCode"] for result in answer["DeleteSnapshotResults"]] == ["skipped"]
-    assert api.store.get(Snapshot, first.block_devices[0].snapshot_id) is not None
+def test_a_deprecated_image_is_listed_for_its_owner(api: Api) -> None:
+    image = api.make_image(region="us-east-1", deprecate_at=api.now + timedelta(minutes=1))
+    other = api.by()
+    assert ids_of(other.call("DescribeImages")) == {image.id}
+    api.advance(60)
+    assert ids_of(other.call("DescribeImages")) == set()
+    assert ids_of(other.call("DescribeImages", IncludeDeprecated=True)) == {image.id}
+    assert ids_of(other.call("DescribeImages", ImageIds=[image.id])) == {image.id}
+    [shown] = api.call("DescribeImages")["Images"]
+    assert shown["DeprecationTime"] == "2026-01-02T03:05:05.000Z"
+    other.launch(ImageId=image.id)
 
 
-def test_deregister_is_for_the_owner(api: Api) -> None:
-    image = api.make_image()
-    error = api.by().refused("DeregisterImage", ImageId=image.id)
-    assert (error.code, error.http_status) == ("AuthFailure", 403)
-    private = api.make_image("private", region="us-east-1", public=False)
-    assert api.by().refused("DeregisterImage", ImageId=private.id).code == "InvalidAMIID.NotFound"
-    assert api.refused("DeregisterImage", ImageId="ami-").code == "InvalidAMIID.Malformed"
-    assert api.refused("DeregisterImage", ImageId=image.id, DryRun=True).code == "DryRunOperation"
+def test_a_disabled_image_is_seen_by_its_owner_who_asks(api: Api) -> None:
+    image = api.make_image(state="disabled")
+    assert ids_of(api.call("DescribeImages")) == set()
+    assert ids_of(api.call("DescribeImages", IncludeDisabled=True)) == {image.id}
+    assert ids_of(api.call("DescribeImages", ImageIds=[image.id])) == {image.id}
+    assert ids_of(api.by().call("DescribeImages", IncludeDisabled=True)) == set()
+    assert api.refused("RunInstances", ImageId=image.id, MinCount=1, MaxCount=1).code == "InvalidAMIID.Unavailable"
+    error = api.by().refused("RunInstances", ImageId=image.id, MinCount=1, MaxCount=1)
+    assert error.code == "InvalidAMIID.NotFound"
 
 
-def test_deregister_does_not_follow_an_alias(api: Api) -> None:
-    api.make_image("debian-12")
+def test_nobody_sees_what_is_in_the_recycle_bin(api: Api) -> None:
+    image = api.make_image(recycled_at=api.now)
+    assert ids_of(api.call("DescribeImages", IncludeDisabled=True)) == set()
+    assert api.refused("DescribeImages", ImageIds=[image.id]).code == "InvalidAMIID.NotFound"
+    assert api.refused("RunInstances", ImageId=image.id, MinCount=1, MaxCount=1).code == "InvalidAMIID.NotFound"
+
+
+def test_an_alias_is_an_image_that_can_be_launched(api: Api) -> None:
+    image = api.make_image("debian-12", created=api.now - timedelta(days=1))
+    api.make_image("debian-12", state="pending")
+    api.make_image("debian-12", recycled_at=api.now)
     alias(api, "debian-12")
-    assert api.refused("DeregisterImage", ImageId=ALIAS).code == "InvalidParameterValue"
+    api.launch(ImageId=ALIAS)
+    assert api.get(Image, image.id).last_launched_at == api.now
+
+
+def test_why_an_image_failed(api: Api) -> None:
+    image = api.make_image(state="failed", state_code="Client.InternalError", state_message="the disk is full")
+    [shown] = api.call("DescribeImages", Filters=matching(state_reason_code="Client.*"))["Images"]
+    assert shown["ImageId"] == image.id
+    assert shown["StateReason"] == {"Code": "Client.InternalError", "Message": "the disk is full"}
+
+
+def test_fast_launch_is_never_set_up(api: Api) -> None:
+    image = api.make_image()
+    assert api.call("DescribeFastLaunchImages", ImageIds=[image.id]) == {"FastLaunchImages": []}
+    error = api.refused("DescribeFastLaunchImages", ImageIds=["ami-00000000"])
+    assert error.code == "InvalidAMIID.NotFound"
+    error = api.refused("DescribeFastLaunchImages", Filters=[{"Name": "colour", "Values": ["red"]}])
+    assert error.code == "InvalidParameterValue"

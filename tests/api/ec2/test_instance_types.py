@@ -16,6 +16,7 @@ from orchestrator.api.ec2 import instance_types
 from orchestrator.api.ec2.instance_types import OFFERING_FILTERS, TYPE_FILTERS, show_type
 from orchestrator.api.operation import Call, Caller, HostView, Settings, bind_operations
 from orchestrator.api.protocol import load_service, protocol_for, read_form
+from orchestrator.keys import KeyRing
 from orchestrator.model.errors import EC2Error
 from orchestrator.model.instance_type import CATALOGUE, parse
 from orchestrator.store import Store
@@ -51,6 +52,7 @@ def ask(action: str, region: str = "us-east-1", **params: Any) -> dict[str, Any]
         source="127.0.0.1",
         settings=SETTINGS,
         host=cast(HostView, None),
+        keys=KeyRing(bytes(32)),
     )
     answer = operation.handler(call, **operation.arguments(call.params))
     payload, _ = protocol().serialise(model, answer, "request")

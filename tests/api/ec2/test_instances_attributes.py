@@ -6,9 +6,9 @@ import base64
 
 import pytest
 
-from orchestrator.model.image import Volume
 from orchestrator.model.instance import Instance
 from orchestrator.model.lifecycle import State
+from orchestrator.model.volume import Volume
 from orchestrator.model.vpc import NetworkInterface, SecurityGroup
 
 ATTRIBUTES = {
@@ -190,6 +190,17 @@ def test_delete_on_termination(api, one, modify, refused):
     assert refused(**mapping("/dev/sdb", DeleteOnTermination=True)) == "InvalidInstanceAttributeValue"
     assert refused(**mapping(VolumeId="vol-00000000000000000")) == "InvalidInstanceAttributeValue"
     assert refused(BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "NoDevice": ""}]) == "UnsupportedOperation"
+    made = api.call("CreateVolume", AvailabilityZone=volume.zone, Size=1)["VolumeId"]
+    api.change(api.get(Volume, made), state="available")
+    api.call("AttachVolume", VolumeId=made, InstanceId=one, Device="/dev/sdf")
+    both = [*mapping(DeleteOnTermination=False)["BlockDeviceMappings"]]
+    both += mapping("/dev/sdf", DeleteOnTermination=True)["BlockDeviceMappings"]
+    modify(BlockDeviceMappings=both)
+    shown = api.call("DescribeInstanceAttribute", InstanceId=one, Attribute="blockDeviceMapping")
+    assert [(d["DeviceName"], d["Ebs"]["DeleteOnTermination"]) for d in shown["BlockDeviceMappings"]] == [
+        ("/dev/xvda", False),
+        ("/dev/sdf", True),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import pytest
 
 from orchestrator.api.protocol import Fragment
 from orchestrator.model.elastic_ip import ElasticIp
-from orchestrator.model.image import Image, Volume
+from orchestrator.model.image import Image
 from orchestrator.model.instance import Instance, Reason
 from orchestrator.model.lifecycle import State
+from orchestrator.model.volume import Volume
 from orchestrator.model.vpc import NetworkInterface, SecurityGroup, Subnet, Vpc
 
 

@@ -12,10 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.model.errors import EC2Error
-from orchestrator.model.image import BlockDevice, ImageAlias, Layer, Snapshot, Volume
+from orchestrator.model.image import ImageAlias
 from orchestrator.model.instance import Instance
+from orchestrator.model.layer import Layer
 from orchestrator.model.lifecycle import State
 from orchestrator.model.resource import EVERY_REGION
+from orchestrator.model.snapshot import Snapshot
+from orchestrator.model.volume import Volume
 from orchestrator.model.vpc import CidrAssociation, NetworkInterface, SecurityGroup, Subnet, Vpc
 
 ONE = {"MinCount": 1, "MaxCount": 1}
@@ -141,19 +144,6 @@ def test_tags_go_to_their_kinds(api, run):
 def test_an_alias_names_the_image_and_is_what_the_instance_shows(api, image, run):
     api.put(ImageAlias(id="ami-0abcdef1234567890", name=image.name, region=EVERY_REGION, created=api.now))
     assert run(ImageId="ami-0abcdef1234567890")[0]["ImageId"] == "ami-0abcdef1234567890"
-
-
-def test_every_block_device_of_the_image_becomes_a_volume(api, image):
-    data = Snapshot(
-        id="snap-00000000000000002", account=api.account, region="*", created=api.now, layer_id="layer-1", size_gib=2
-    )
-    devices = (BlockDevice(device="/dev/sdb", snapshot_id=data.id, volume_type="gp2"), *image.block_devices)
-    api.put(data)
-    api.change(image, block_devices=devices)
-    (instance_id,) = api.launch(ImageId=image.id)
-    volumes = {v.attachment.device: v for v in api.store.all(Volume, instance_id=instance_id)}
-    assert set(volumes) == {"/dev/xvda", "/dev/sdb"}
-    assert (volumes["/dev/sdb"].size_gib, volumes["/dev/sdb"].iops) == (2, 100)
 
 
 def test_metadata_options(api, image, run):
@@ -678,51 +668,6 @@ def test_an_instance_is_called_as_its_subnet_and_the_request_say(api, run):
     assert found("private-dns-name", made["PrivateDnsName"]) == {made["InstanceId"]}
 
 
-# --- disks ------------------------------------------------------------------------------------------------------------
-
-
-def root(**ebs):
-    return [{"DeviceName": "/dev/xvda", "Ebs": ebs}]
-
-
-def test_root_volume(api, run):
-    shown = run(
-        BlockDeviceMappings=root(VolumeSize=30, VolumeType="io2", Iops=5000, DeleteOnTermination=False, Encrypted=False)
-    )[0]
-    volume = api.get(Volume, shown["BlockDeviceMappings"][0]["Ebs"]["VolumeId"])
-    assert (volume.size_gib, volume.volume_type, volume.iops, volume.throughput_mib_s) == (30, "io2", 5000, 0)
-    assert shown["BlockDeviceMappings"][0]["Ebs"]["DeleteOnTermination"] is False
-    assert api.get(Layer, volume.layer_id).size_bytes == 30 << 30
-
-
-@pytest.mark.parametrize(
-    ("mappings", "code"),
-    [
-        (root(VolumeSize=7), "InvalidBlockDeviceMapping"),
-        (root(SnapshotId="snap-00000000000000000"), "InvalidBlockDeviceMapping"),
-        (root(VolumeType="fast"), "InvalidParameterValue"),
-        (root(VolumeType="st1", VolumeSize=200), "InvalidParameterValue"),
-        (root(VolumeType="gp2", Iops=300), "InvalidParameterCombination"),
-        (root(VolumeType="io1"), "MissingParameter"),
-        (root(Encrypted=True), "UnsupportedOperation"),
-        (root(KmsKeyId="key"), "UnsupportedOperation"),
-        ([*root(), *root()], "InvalidBlockDeviceMapping"),
-        ([{"Ebs": {"VolumeSize": 10}}], "MissingParameter"),
-        ([{"DeviceName": "/dev/sdb", "Ebs": {"VolumeSize": 10}}], "UnsupportedOperation"),
-        ([{"DeviceName": "/dev/xvda", "NoDevice": ""}], "UnsupportedOperation"),
-        ([{"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}], "UnsupportedOperation"),
-    ],
-)
-def test_disks_that_cannot_be(refused, mappings, code):
-    assert refused(BlockDeviceMappings=mappings) == code
-
-
-def test_an_image_whose_snapshot_is_gone(api, image, refused):
-    with api.store.write() as tx:
-        tx.delete(api.get(Snapshot, image.block_devices[0].snapshot_id))
-    assert refused() == "InvalidSnapshot.NotFound"
-
-
 # --- options that are refused -----------------------------------------------------------------------------------------
 
 
@@ -748,7 +693,7 @@ def test_an_image_whose_snapshot_is_gone(api, image, refused):
         ({"PrivateDnsNameOptions": {"HostnameType": "chosen"}}, "InvalidParameterValue"),
         ({"InstanceMarketOptions": {"MarketType": "spot"}}, "UnsupportedOperation"),
         ({"LaunchTemplate": {"LaunchTemplateName": "web"}}, "UnsupportedOperation"),
-        ({"IamInstanceProfile": {"Name": "web"}}, "UnsupportedOperation"),
+        ({"IamInstanceProfile": {"Name": "web"}}, "InvalidParameterValue"),
         (
             {"CapacityReservationSpecification": {"CapacityReservationPreference": "capacity-reservations-only"}},
             "InvalidParameterValue",

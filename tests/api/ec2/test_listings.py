@@ -13,6 +13,7 @@ from botocore import xform_name
 from orchestrator.api.ec2 import (
     addresses,
     dhcp_options,
+    fast_restores,
     flow_logs,
     images,
     interface_attachments,
@@ -28,9 +29,12 @@ from orchestrator.api.ec2 import (
     security_group_references,
     security_group_rules,
     security_groups,
+    snapshot_locks,
+    snapshot_tiers,
     snapshots,
     subnets,
     tags,
+    volume_modifications,
     volumes,
     vpc_endpoints,
     vpcs,
@@ -40,8 +44,10 @@ from orchestrator.model import ids
 from orchestrator.model.elastic_ip import ElasticIp
 from orchestrator.model.errors import EC2Error
 from orchestrator.model.filters import FilterTable
-from orchestrator.model.image import BlockDevice, Image, Snapshot, Volume, VolumeAttachment
+from orchestrator.model.image import BlockDevice, Image
 from orchestrator.model.resource import Resource
+from orchestrator.model.snapshot import Snapshot
+from orchestrator.model.volume import Volume, VolumeAttachment
 from orchestrator.model.vpc import (
     DhcpOptions,
     FlowLog,
@@ -467,11 +473,15 @@ def tables(api: Api) -> dict[str, FilterTable]:
         "DescribeAvailabilityZones": regions.ZONE_FILTERS,
         "DescribeSecurityGroupRules": security_group_rules.RULE_FILTERS,
         "DescribeSecurityGroups": security_groups.group_filters(call),
-        "DescribeSnapshots": snapshots.SNAPSHOT_FILTERS,
+        "DescribeSnapshots": snapshots.snapshot_filters(call),
+        "DescribeSnapshotTierStatus": snapshot_tiers.tier_filters(call),
+        "DescribeLockedSnapshots": snapshot_locks.lock_filters(call),
+        "DescribeFastSnapshotRestores": fast_restores.RESTORE_FILTERS,
         "DescribeSubnets": subnets.subnet_filters(call),
         "DescribeTags": tags.TAG_FILTERS,
         "DescribeVolumes": volumes.VOLUME_FILTERS,
-        "DescribeVolumeStatus": volumes.STATUS_FILTERS,
+        "DescribeVolumeStatus": volumes.status_filters(call),
+        "DescribeVolumesModifications": volume_modifications.MODIFICATION_FILTERS,
         "DescribeVpcs": vpcs.VPC_FILTERS,
         "DescribeInternetGateways": internet_gateways.GATEWAY_FILTERS,
         "DescribeRouteTables": route_tables.route_table_filters(call),

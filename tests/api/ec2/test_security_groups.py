@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.api.ec2 import security_groups
 from orchestrator.model import ids
 from orchestrator.model.vpc import NetworkInterface, SecurityGroup, Vpc
 
@@ -127,8 +126,8 @@ def test_create_without_a_default_vpc(api: Api) -> None:
     assert api.refused("CreateSecurityGroup", GroupName="web", Description="d").code == "VPCIdNotSpecified"
 
 
-def test_limit(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(security_groups, "MAX_GROUPS", 2)
+def test_limit(api: Api) -> None:
+    api.configure(quotas={"security-groups": 2})
     make(api)
     refused = api.refused("CreateSecurityGroup", GroupName="more", Description="d")
     assert refused.code == "SecurityGroupLimitExceeded"

@@ -11,9 +11,10 @@ from orchestrator.api.ec2.tags import RULE_TYPE, TAGGABLE
 from orchestrator.api.protocol import load_service
 from orchestrator.model import ids
 from orchestrator.model.elastic_ip import ElasticIp
-from orchestrator.model.image import Volume
+from orchestrator.model.image import ExportTask, ImportTask
 from orchestrator.model.instance import Instance
 from orchestrator.model.resource import Resource
+from orchestrator.model.volume import Volume
 from orchestrator.model.vpc import (
     EgressOnlyInternetGateway,
     FlowLog,
@@ -112,12 +113,16 @@ def one_of_each(api: Api) -> dict[str, str]:
         PrefixList(id=ids.mint("pl"), name="mine", family="IPv4", max_entries=1, **owned),
         VpcEndpoint(id=ids.mint("vpce"), vpc_id=vpc.id, service="com.amazonaws.us-east-1.s3", **owned),
         FlowLog(id=ids.mint("fl"), resource_id=vpc.id, traffic="ALL", **owned),
+        ImportTask(id=ids.mint("import-ami"), what="image", file_format="raw", layer_id="layer-0", **owned),
+        ImportTask(id=ids.mint("import-snap"), what="snapshot", file_format="raw", layer_id="layer-0", **owned),
+        ExportTask(id=ids.mint("export-ami"), image_id=image.id, layer_id="layer-0", file_format="raw", **owned),
     ]
     api.put(*made)
     api.make_key_pair()
     found = {}
-    for entry in TAGGABLE.values():
-        found[entry.resource_type] = next(row.id for row in api.store.all(entry.kind, account=api.account))
+    for prefix, entry in TAGGABLE.items():
+        rows = api.store.all(entry.kind, account=api.account)
+        found[entry.resource_type] = next(row.id for row in rows if row.id.startswith(prefix + "-"))
     return {**found, RULE_TYPE: group.rules[0].id}
 
 
@@ -128,7 +133,7 @@ def test_every_kind_can_be_tagged(api: Api) -> None:
         *("instance", "image", "volume", "snapshot", "key-pair", "vpc", "subnet", "security-group"),
         *("security-group-rule", "network-interface", "internet-gateway", "route-table", "network-acl", "dhcp-options"),
         *("elastic-ip", "egress-only-internet-gateway", "natgateway", "vpc-peering-connection", "prefix-list"),
-        *("vpc-endpoint", "vpc-flow-log"),
+        *("vpc-endpoint", "vpc-flow-log", "import-image-task", "import-snapshot-task", "export-image-task"),
     }
     api.call("CreateTags", Resources=list(resources.values()), Tags=tags(Name="x"))
     assert {(kind, row) for row, kind, _, _ in described(api)} == set(resources.items())

@@ -1,0 +1,514 @@
+"""What a request is about, as policies see it: ARNs, and what is known of each (tags, type, VPC, ...).
+
+    Call ──► targets ──► Target(arn:aws:ec2:REGION:ACCOUNT:volume/vol-…, {"aws:resourcetag/team": ("web",)}) …
+                         Target(arn:aws:ec2:REGION:ACCOUNT:instance/*, {"aws:requesttag/team": ("web",)})
+
+Every id that a request names is a target, by its prefix; what the request makes is one as `*` of its kind; a request
+that is about nothing in particular is about `*`. A caller must be allowed the request on each. Some requests ask for
+more than themselves: leave to tag what they make, or to pass a role to an instance.
+
+Rules: "Actions, resources, and condition keys for Amazon EC2" (and of IAM, KMS) in the Service Authorization Reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from orchestrator.api.ec2.images import find_image
+from orchestrator.api.ec2.tags import TAGGABLE
+from orchestrator.api.operation import Call
+from orchestrator.model import ids
+from orchestrator.model.account import AccessKey
+from orchestrator.model.elastic_ip import ElasticIp
+from orchestrator.model.errors import EC2Error
+from orchestrator.model.iam import EC2_SERVICE, Group, InstanceProfile, Policy, Role, User
+from orchestrator.model.instance import Instance
+from orchestrator.model.key_pair import KeyPair
+from orchestrator.model.kms import Key, find_named
+from orchestrator.model.resource import Resource
+from orchestrator.model.vpc import (
+    InterfacePermission,
+    NetworkAcl,
+    NetworkInterface,
+    PeeringConnection,
+    RouteTable,
+    SecurityGroup,
+    Subnet,
+    Vpc,
+)
+
+Facts = dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    arn: str = "*"
+    context: Facts = field(default_factory=dict)
+    action: str = ""  # another than the request's own, which it asks for too
+
+
+ANYTHING: Final = Target()
+
+
+def targets(call: Call) -> list[Target]:
+    found = list(_SERVICES.get(call.service, _nothing)(call))
+    return found or [ANYTHING]
+
+
+def _nothing(_: Call) -> Iterator[Target]:
+    return iter(())
+
+
+# --- EC2 --------------------------------------------------------------------------------------------------------------
+
+# What calls make, as in ARNs; all others are about what they name.
+CREATES: Final[Mapping[str, tuple[str, ...]]] = {
+    "AllocateAddress": ("elastic-ip",),
+    "CopyImage": ("image", "snapshot"),
+    "CopySnapshot": ("snapshot",),
+    "CreateDefaultSubnet": ("subnet",),
+    "CreateDefaultVpc": ("vpc",),
+    "CreateDhcpOptions": ("dhcp-options",),
+    "CreateEgressOnlyInternetGateway": ("egress-only-internet-gateway",),
+    "CreateFlowLogs": ("vpc-flow-log",),
+    "CreateImage": ("image", "snapshot"),
+    "CreateInternetGateway": ("internet-gateway",),
+    "CreateKeyPair": ("key-pair",),
+    "CreateManagedPrefixList": ("prefix-list",),
+    "CreateNatGateway": ("natgateway",),
+    "CreateNetworkAcl": ("network-acl",),
+    "CreateNetworkInterface": ("network-interface",),
+    "CreateRouteTable": ("route-table",),
+    "CreateSecurityGroup": ("security-group",),
+    "CreateSnapshot": ("snapshot",),
+    "CreateSnapshots": ("snapshot",),
+    "CreateSubnet": ("subnet",),
+    "CreateVolume": ("volume",),
+    "CreateVpc": ("vpc",),
+    "CreateVpcEndpoint": ("vpc-endpoint",),
+    "CreateVpcPeeringConnection": ("vpc-peering-connection",),
+    "ExportImage": ("export-image-task",),
+    "ImportImage": ("image", "import-image-task"),
+    "ImportKeyPair": ("key-pair",),
+    "ImportSnapshot": ("snapshot", "import-snapshot-task"),
+    "RegisterImage": ("image",),
+    "RunInstances": ("instance", "volume", "network-interface"),
+}
+MAX_NAMED: Final = 1000  # resources of one call; what is more would only take time to look at
+MAX_PARTS: Final = 200  # each is searched for
+# In whose ARNs there is no account.
+_WITHOUT_ACCOUNT: Final = ("image", "snapshot")
+# Members in which an id is only a word.
+_WORDS: Final = frozenset(
+    {"Filters", "TagSpecifications", "Tags", "UserData", "Description", "ClientToken", "NextToken", "Name", "DryRun"}
+    | {"UserIdGroupPairs"}  # whom a rule lets in is not what the rule is made on
+)
+
+Find = Callable[[Call, str], Resource | None]
+
+
+def _holding(kind: type[Resource], *attributes: str) -> Find:
+    """Whichever of the caller's has that id in one of these attributes."""
+
+    def find(call: Call, part: str) -> Resource | None:
+        return next(
+            (each for each in call.mine(kind) if any(_has(getattr(each, name), part) for name in attributes)), None
+        )
+
+    return find
+
+
+def _has(value: Any, part: str) -> bool:
+    if value is None or isinstance(value, str):
+        return bool(value == part)
+    if isinstance(value, tuple | dict):
+        return any(_has(each, part) for each in value)
+    return bool(getattr(value, "id", None) == part)
+
+
+# Ids of what is a part of something else.
+_PARTS: Final[Mapping[str, Find]] = {
+    "sgr": _holding(SecurityGroup, "rules"),
+    "eipassoc": _holding(ElasticIp, "association_id"),
+    "eni-attach": _holding(NetworkInterface, "attachment"),
+    "eni-perm": lambda call, part: _of_permission(call, part),
+    "rtbassoc": _holding(RouteTable, "associations", "main_association_id"),
+    "aclassoc": _holding(NetworkAcl, "associations"),
+    "vpc-cidr-assoc": _holding(Vpc, "more_cidrs", "ipv6_cidrs"),
+    "subnet-cidr-assoc": _holding(Subnet, "ipv6_cidrs"),
+    "iip-assoc": _holding(Instance, "profile"),
+}
+# Members that name what they mean by something else than an id.
+_NAMES: Final[Mapping[str, Find]] = {
+    "KeyName": _holding(KeyPair, "name"),
+    "KeyNames": _holding(KeyPair, "name"),
+    "GroupName": _holding(SecurityGroup, "name"),
+    "SecurityGroups": _holding(SecurityGroup, "name"),
+    "PublicIp": _holding(ElasticIp, "public_ip"),
+}
+_TYPES: Final[Mapping[type[Resource], str]] = {each.kind: each.resource_type for each in reversed(TAGGABLE.values())}
+
+
+def _of_permission(call: Call, permission_id: str) -> Resource | None:
+    permission = call.db.get(InterfacePermission, permission_id)
+    return call.db.get(NetworkInterface, permission.interface_id) if permission is not None else None
+
+
+def _ec2(call: Call) -> Iterator[Target]:
+    if call.action.startswith(("Describe", "List")) and not call.action.endswith("Attribute"):
+        return
+    asked = _asked_tags(call)
+    seen: set[str] = set()
+    looked = 0
+    for member, value in _strings(call.params):
+        target = _named(call, member, value)
+        looked += value.rpartition("-")[0] in _PARTS
+        if len(seen) >= MAX_NAMED or looked > MAX_PARTS:
+            raise EC2Error(
+                "InvalidParameterValue", f"A request names at most {MAX_NAMED} resources, and {MAX_PARTS} parts of some"
+            )
+        if target is not None and target.arn not in seen:
+            seen.add(target.arn)
+            if call.action in ("CreateTags", "DeleteTags"):
+                target.context.update(_tag_facts(call.params.get("Tags") or ()))
+            yield target
+    if call.action == "RunInstances":
+        yield from (target for target in _launch_place(call) if target.arn not in seen)
+    for kind in CREATES.get(call.action, ()):
+        context = {**asked.get(kind, {}), **_made_facts(call, kind)}
+        yield Target(_arn(call, kind, "*"), context)
+    for kind, context in asked.items():
+        yield Target(_arn(call, kind, "*"), {**context, "ec2:createaction": (call.action,)}, "ec2:CreateTags")
+    yield from _passed_role(call)
+    yield from _used_keys(call)
+
+
+def _strings(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(member, value) of all that may name something, however deep."""
+    waiting: list[tuple[str, Any]] = list(params.items())
+    while waiting:
+        member, value = waiting.pop()
+        if member in _WORDS:
+            continue
+        if isinstance(value, str):
+            yield member, value
+        elif isinstance(value, Mapping):
+            waiting += value.items()
+        elif isinstance(value, list | tuple):
+            waiting += [(member, each) for each in value]
+
+
+def _named(call: Call, member: str, value: str) -> Target | None:
+    prefix = value.rpartition("-")[0]
+    if prefix in ids.KINDS and ids.is_well_formed(prefix, value):
+        if prefix in _PARTS:
+            whole = _PARTS[prefix](call, value)
+            return _target(call, whole) if whole is not None else None
+        if prefix == "ami":
+            try:
+                return _target(call, find_image(call, value))
+            except EC2Error:
+                return Target(_arn(call, "image", value))
+        if prefix in TAGGABLE:
+            row = call.db.get(TAGGABLE[prefix].kind, value)
+            # Of what is another account's, nothing is told, nor that it is there.
+            if row is not None and (call.sees(row) or _shared(call, row)):
+                return _target(call, row)
+            return Target(_arn(call, TAGGABLE[prefix].resource_type, value))
+        return None
+    if member in _NAMES:
+        row = _NAMES[member](call, value)
+        if row is not None:
+            return _target(call, row)
+        if member in ("KeyName", "KeyNames"):
+            return Target(_arn(call, "key-pair", value))
+    return None
+
+
+def _shared(call: Call, row: Resource) -> bool:
+    return isinstance(row, PeeringConnection) and row.is_of(call.account, call.region)
+
+
+def _arn(call: Call, kind: str, name: str, account: str | None = None) -> str:
+    owner = "" if kind in _WITHOUT_ACCOUNT else account or call.account
+    return f"arn:aws:ec2:{call.region}:{owner}:{kind}/{name}"
+
+
+def _target(call: Call, row: Resource) -> Target:
+    name = row.name if isinstance(row, KeyPair) else row.id
+    kind = _TYPES.get(type(row), type(row).KIND)
+    return Target(_arn(call, kind, name), _row_facts(call, row))
+
+
+# attribute of a row -> condition key
+_ATTRIBUTES: Final[Mapping[str, str]] = {
+    "instance_type": "ec2:instancetype",
+    "zone": "ec2:availabilityzone",
+    "tenancy": "ec2:tenancy",
+    "root_device_type": "ec2:rootdevicetype",
+    "volume_type": "ec2:volumetype",
+    "size_gib": "ec2:volumesize",
+    "iops": "ec2:volumeiops",
+    "throughput": "ec2:volumethroughput",
+    "encrypted": "ec2:encrypted",
+    "public": "ec2:public",
+    "account": "ec2:owner",
+}
+_LINKS: Final[Mapping[str, tuple[str, str]]] = {"vpc_id": ("ec2:vpc", "vpc"), "subnet_id": ("ec2:subnet", "subnet")}
+
+
+def _row_facts(call: Call, row: Resource) -> Facts:
+    facts: Facts = {}
+    tags = row.tags_of(call.account, call.region) if isinstance(row, PeeringConnection) else row.tags
+    if call.sees(row) or isinstance(row, PeeringConnection):  # how others tag what they share is their own affair
+        for key, value in tags.items():
+            facts[f"aws:resourcetag/{key}".lower()] = facts[f"ec2:resourcetag/{key}".lower()] = (value,)
+    for attribute, key in _ATTRIBUTES.items():
+        known = getattr(row, attribute, None)
+        if known not in (None, ""):
+            facts[key] = (_text(known),)
+    for attribute, (key, kind) in _LINKS.items():
+        linked: str = getattr(row, attribute, "")
+        if linked:
+            facts[key] = (_arn(call, kind, linked),)
+    if isinstance(row, Instance) and row.profile is not None:
+        facts["ec2:instanceprofile"] = (row.profile.arn,)
+    return facts
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# (kind that is made, condition key) -> where the request says it
+_REQUESTED: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
+    ("instance", "ec2:instancetype"): ("InstanceType",),
+    ("instance", "ec2:tenancy"): ("Placement", "Tenancy"),
+    ("instance", "ec2:availabilityzone"): ("Placement", "AvailabilityZone"),
+    ("instance", "ec2:metadatahttptokens"): ("MetadataOptions", "HttpTokens"),
+    ("instance", "ec2:metadatahttpendpoint"): ("MetadataOptions", "HttpEndpoint"),
+    ("instance", "ec2:metadatahttpputresponsehoplimit"): ("MetadataOptions", "HttpPutResponseHopLimit"),
+    ("instance", "ec2:ebsoptimized"): ("EbsOptimized",),
+    ("volume", "ec2:volumetype"): ("VolumeType",),
+    ("volume", "ec2:volumesize"): ("Size",),
+    ("volume", "ec2:volumeiops"): ("Iops",),
+    ("volume", "ec2:volumethroughput"): ("Throughput",),
+    ("volume", "ec2:encrypted"): ("Encrypted",),
+    ("volume", "ec2:availabilityzone"): ("AvailabilityZone",),
+    ("subnet", "ec2:availabilityzone"): ("AvailabilityZone",),
+    ("network-interface", "ec2:authorizedservice"): ("AwsService",),
+}
+_REQUEST_DEFAULTS: Final[Mapping[tuple[str, str], str]] = {
+    ("RunInstances", "ec2:instancetype"): "m1.small",
+    ("RunInstances", "ec2:tenancy"): "default",
+    ("RunInstances", "ec2:ebsoptimized"): "false",
+    ("CreateVolume", "ec2:volumetype"): "gp2",
+    ("CreateVolume", "ec2:encrypted"): "false",
+}
+
+
+def _made_facts(call: Call, kind: str) -> Facts:
+    facts: Facts = {}
+    for (made, key), path in _REQUESTED.items():
+        if made != kind:
+            continue
+        value: Any = call.params
+        for member in path:
+            value = value.get(member) if isinstance(value, Mapping) else None
+        if value is None:
+            value = _REQUEST_DEFAULTS.get((call.action, key))
+        if value is not None:
+            facts[key] = (_text(value),)
+    if kind == "instance":
+        profile = _profile(call)
+        if profile is not None:
+            facts["ec2:instanceprofile"] = (profile.arn,)
+    for member, key, linked in (("VpcId", "ec2:vpc", "vpc"), ("SubnetId", "ec2:subnet", "subnet")):
+        if isinstance(call.params.get(member), str):
+            facts[key] = (_arn(call, linked, call.params[member]),)
+    return facts
+
+
+def _asked_tags(call: Call) -> dict[str, Facts]:
+    """What TagSpecifications put on what the call makes, by kind."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for specification in call.params.get("TagSpecifications") or ():
+        kind = specification.get("ResourceType") or CREATES.get(call.action, ("*",))[0]
+        if specification.get("Tags"):
+            found.setdefault(kind, []).extend(specification["Tags"])
+    return {kind: _tag_facts(tags) for kind, tags in found.items()}
+
+
+def _tag_facts(tags: Any) -> Facts:
+    facts: Facts = {f"aws:requesttag/{tag.get('Key') or ''}".lower(): (tag.get("Value") or "",) for tag in tags}
+    keys = tuple(tag.get("Key") or "" for tag in tags)
+    return {**facts, "aws:tagkeys": keys} if keys else facts
+
+
+def _launch_place(call: Call) -> Iterator[Target]:
+    """Where a launch goes that does not say where: whichever default subnet it may be, it must be allowed."""
+    interfaces = call.params.get("NetworkInterfaces") or [{}]
+    if not call.params.get("SubnetId") and any(
+        not each.get("SubnetId") and not each.get("NetworkInterfaceId") for each in interfaces
+    ):
+        zone = (call.params.get("Placement") or {}).get("AvailabilityZone")
+        subnets = [each for each in call.mine(Subnet) if each.default_for_zone and zone in (None, "", each.zone)]
+        yield from [_target(call, each) for each in subnets] or [Target(_arn(call, "subnet", "*"))]
+    if (
+        not call.params.get("SecurityGroupIds")
+        and not call.params.get("SecurityGroups")
+        and any(not each.get("Groups") and not each.get("NetworkInterfaceId") for each in interfaces)
+    ):
+        vpcs = {vpc.id for vpc in call.mine(Vpc) if vpc.is_default}
+        for subnet_id in [call.params.get("SubnetId"), *(each.get("SubnetId") for each in interfaces)]:
+            subnet = call.db.get(Subnet, subnet_id) if subnet_id else None
+            if subnet is not None and call.sees(subnet):
+                vpcs = {subnet.vpc_id}
+        groups = [g for vpc_id in vpcs for g in call.db.all(SecurityGroup, vpc_id=vpc_id) if g.name == "default"]
+        yield from [_target(call, each) for each in groups] or [Target(_arn(call, "security-group", "*"))]
+
+
+def _profile(call: Call) -> InstanceProfile | None:
+    given = call.params.get("IamInstanceProfile")
+    if not isinstance(given, Mapping):
+        return None
+    return next(
+        (
+            each
+            for each in call.mine(InstanceProfile)
+            if each.name == given.get("Name") or (given.get("Arn") and each.arn == given["Arn"])
+        ),
+        None,
+    )
+
+
+def _passed_role(call: Call) -> Iterator[Target]:
+    profile = _profile(call)
+    role = call.db.get(Role, profile.role_id) if profile is not None and profile.role_id else None
+    if role is not None:
+        yield _pass(role)
+
+
+def _pass(role: Role) -> Target:
+    return Target(role.arn, {"iam:passedtoservice": (EC2_SERVICE,), **_iam_tags(role)}, "iam:PassRole")
+
+
+def _used_keys(call: Call) -> Iterator[Target]:
+    """EC2 uses a customer's key by a grant, which its caller must be able to make; its own default key needs none."""
+    for named in {value for member, value in _strings(call.params) if member == "KmsKeyId"}:
+        key = find_named(call.db, call.account, call.region, named)
+        if key is not None and key.manager != "AWS":
+            facts = {**_key_facts(key), "kms:viaservice": (f"ec2.{call.region}.amazonaws.com",)}
+            yield Target(key.arn, {**facts, "kms:grantisforawsresource": ("true",)}, "kms:CreateGrant")
+
+
+# --- IAM --------------------------------------------------------------------------------------------------------------
+
+# The first of these that a request has names what it is about.
+_IAM_MEMBERS: Final[tuple[tuple[str, type[InstanceProfile | Group | Role | User]], ...]] = (
+    ("InstanceProfileName", InstanceProfile),
+    ("GroupName", Group),
+    ("RoleName", Role),
+    ("UserName", User),
+)
+_OWN_USER: Final = frozenset({"GetUser", "ListAccessKeys", "CreateAccessKey", "UpdateAccessKey", "DeleteAccessKey"})
+
+
+def _iam_tags(row: Resource) -> Facts:
+    facts: Facts = {}
+    for key, value in row.tags.items():
+        facts[f"aws:resourcetag/{key}".lower()] = facts[f"iam:resourcetag/{key}".lower()] = (value,)
+    return facts
+
+
+def _iam(call: Call) -> Iterator[Target]:
+    asked = _tag_facts(call.params.get("Tags") or ())
+    for member, key in (("PolicyArn", "iam:policyarn"), ("PermissionsBoundary", "iam:permissionsboundary")):
+        if isinstance(call.params.get(member), str):
+            asked[key] = (call.params[member],)
+    if call.params.get("TagKeys"):
+        asked["aws:tagkeys"] = tuple(call.params["TagKeys"])
+    for member, kind in _IAM_MEMBERS:
+        name = call.params.get(member)
+        if not isinstance(name, str):
+            continue
+        noun = "instance-profile" if kind is InstanceProfile else kind.KIND
+        yield _iam_target(call, kind, noun, name, call.params.get("Path") or "/", asked)
+        for changed in (call.params.get(f"New{member}"), call.params.get("NewPath")):
+            if changed:
+                path = call.params.get("NewPath") or "/"
+                new = call.params.get(f"New{member}") or name
+                yield Target(f"arn:aws:iam::{call.account}:{noun}{path}{new}", asked)
+        break
+    else:
+        if call.action in _OWN_USER or call.action == "GetAccessKeyLastUsed":
+            user = _key_user(call) if call.action == "GetAccessKeyLastUsed" else _calling_user(call)
+            if user is not None:
+                yield Target(user.arn, _iam_tags(user))
+        elif call.action == "CreatePolicy":
+            path = call.params.get("Path") or "/"
+            yield Target(f"arn:aws:iam::{call.account}:policy{path}{call.params.get('PolicyName')}", asked)
+        elif isinstance(call.params.get("PolicyArn"), str):
+            arn = call.params["PolicyArn"]
+            rows = [row for row in call.db.all(Policy, arn=arn) if row.account == call.account]
+            yield Target(arn, {**asked, **(_iam_tags(rows[0]) if rows else {})})
+        elif isinstance(call.params.get("PolicySourceArn"), str):
+            yield Target(call.params["PolicySourceArn"], asked)
+    if call.action == "AddRoleToInstanceProfile":
+        role = next((each for each in call.mine(Role) if each.name == call.params.get("RoleName")), None)
+        if role is not None:
+            yield _pass(role)
+
+
+def _iam_target(
+    call: Call, kind: type[InstanceProfile | Group | Role | User], noun: str, name: str, path: str, asked: Facts
+) -> Target:
+    rows = [row for row in call.db.all(kind, name=name) if row.account == call.account]
+    if rows:
+        row = rows[0]
+        context = {**asked, **_iam_tags(row)}
+        if isinstance(row, User | Role) and row.boundary:
+            context.setdefault("iam:permissionsboundary", (row.boundary,))
+        return Target(row.arn, context)
+    return Target(f"arn:aws:iam::{call.account}:{noun}{path}{name}", asked)
+
+
+def _calling_user(call: Call) -> User | None:
+    principal = call.caller.principal
+    return principal.identity if principal is not None and isinstance(principal.identity, User) else None
+
+
+def _key_user(call: Call) -> User | None:
+    key = call.db.get(AccessKey, call.params.get("AccessKeyId") or "")
+    return call.db.get(User, key.user) if key is not None and key.account == call.account else None
+
+
+# --- KMS --------------------------------------------------------------------------------------------------------------
+
+
+def _key_facts(key: Key) -> Facts:
+    return {f"aws:resourcetag/{tag}".lower(): (value,) for tag, value in key.tags.items()}
+
+
+def _kms(call: Call) -> Iterator[Target]:
+    for member in ("KeyId", "TargetKeyId", "SourceKeyId", "DestinationKeyId"):
+        named = call.params.get(member)
+        if isinstance(named, str):
+            key = find_named(call.db, call.account, call.region, named)
+            facts: Facts = (
+                {f"aws:resourcetag/{tag}".lower(): (value,) for tag, value in key.tags.items()} if key else {}
+            )
+            yield Target(key.arn if key else f"arn:aws:kms:{call.region}:{call.account}:key/{named}", facts)
+    alias = call.params.get("AliasName")
+    if isinstance(alias, str):
+        yield Target(f"arn:aws:kms:{call.region}:{call.account}:{alias}")
+
+
+_SERVICES: Final[Mapping[str, Callable[[Call], Iterator[Target]]]] = {
+    "ec2": _ec2,
+    "orc": _ec2,
+    "iam": _iam,
+    "kms": _kms,
+}

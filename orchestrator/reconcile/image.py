@@ -1,0 +1,37 @@
+"""Images: one that is being made is available once all its snapshots are completed, and failed when one of them is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.model.image import Image
+from orchestrator.model.snapshot import Snapshot
+from orchestrator.reconcile.loop import Done, Next
+from orchestrator.store import Store
+
+
+class Images:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def step(self, image_id: str) -> Next:
+        with self._store.write() as tx:
+            image = tx.get(Image, image_id)
+            if image is None or image.state != "pending":
+                return Done()
+            snapshots = {each: tx.get(Snapshot, each) for each in image.snapshot_ids}
+            for snapshot_id, snapshot in snapshots.items():
+                if snapshot is None or snapshot.state == "error":
+                    why = f"{snapshot_id}: {snapshot.state_message}" if snapshot else f"{snapshot_id} was deleted"
+                    tx.put(
+                        replace(
+                            image,
+                            state="failed",
+                            state_code="Client.SnapshotFailed" if snapshot is None else "Server.InternalError",
+                            state_message=f"The snapshot failed: {why}"[:1000],
+                        )
+                    )
+                    return Done()
+            if all(snapshot is not None and snapshot.state == "completed" for snapshot in snapshots.values()):
+                tx.put(replace(image, state="available", state_code="", state_message=""))
+        return Done()

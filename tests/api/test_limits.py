@@ -1,0 +1,212 @@
+"""Request rates and quotas: as callers meet them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.api import operations
+from orchestrator.api.gateway import Gateway, Request, Response
+from orchestrator.api.limits import INTENSIVE_ACTIONS, Limits, kind_of
+from orchestrator.api.operation import Settings, bind_operations
+from orchestrator.api.protocol import load_service
+from orchestrator.config import Config, ConfigError, load
+from orchestrator.keys import KeyRing
+from orchestrator.model.rate import Rate, parse_rate
+from orchestrator.store import Store
+
+
+@dataclass
+class Watch:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Door:
+    """A gateway with no host behind it, asked as the wire would."""
+
+    store: Store
+    settings: Settings
+    watch: Watch = field(default_factory=Watch)
+
+    def __post_init__(self) -> None:
+        keys, host = KeyRing(bytes(32)), object()
+        self.gateway = Gateway(
+            self.store,
+            self.settings,
+            host,  # type: ignore[arg-type]
+            keys,
+            lambda: datetime.now(UTC),
+            any_credentials=True,
+        )
+        self.gateway._limits = Limits(self.settings.rates, self.watch)
+
+    def ask(self, body: str, *, account: str = "1" * 12, service: str = "ec2", target: str = "") -> Response:
+        scope = f"{account}/20260102/us-east-1/{service}/aws4_request"
+        authorization = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature={'0' * 64}"
+        headers = {"Authorization": authorization, "X-Amz-Date": "20260102T030405Z", "Host": "x"}
+        if target:
+            headers["X-Amz-Target"] = target
+        return self.gateway.answer(Request("POST", "/", "", headers, body.encode(), "127.0.0.1"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "orchestrator.db", durable=False)
+    yield store
+    store.close()
+
+
+def settings(**given: Any) -> Settings:
+    return Settings(regions={"us-east-1": ("us-east-1a",), "us-west-2": ("us-west-2a",)}, **given)
+
+
+RATES = {"read": Rate(3, 1), "write": Rate(2, 0.5), "intensive": Rate(1, 0.1)}
+
+
+# --- buckets ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
+    watch = Watch()
+    limits = Limits({"read": Rate(3, 2)}, watch)
+    assert [limits.take("a", "r", "read") for _ in range(4)] == [True, True, True, False]
+    watch.now += 0.5
+    assert [limits.take("a", "r", "read") for _ in range(2)] == [True, False]
+    watch.now += 1000
+    assert [limits.take("a", "r", "read") for _ in range(4)] == [True, True, True, False]
+    assert limits.take("b", "r", "read") and limits.take("a", "other", "read")
+    assert all(limits.take("a", "r", "write") for _ in range(1000))
+
+
+def test_refused_calls_take_nothing() -> None:
+    watch = Watch()
+    limits = Limits({"read": Rate(1, 1)}, watch)
+    assert limits.take("a", "r", "read")
+    for _ in range(10):
+        watch.now += 0.09
+        assert not limits.take("a", "r", "read")
+    watch.now += 0.11
+    assert limits.take("a", "r", "read")
+
+
+def test_buckets_of_many_accounts_do_not_pile_up() -> None:
+    watch = Watch()
+    limits = Limits({"read": Rate(2, 1)}, watch)
+    for number in range(50_000):
+        watch.now += 0.001
+        limits.take(str(number), "r", "read")
+    assert len(limits._buckets) <= 10_001
+
+
+def test_kinds_are_those_of_ec2() -> None:
+    assert kind_of("DescribeInstances", writes=False) == "read"
+    assert kind_of("CreateVpc", writes=True) == "write"
+    assert kind_of("RunInstances", writes=True) == "intensive"
+    operations.load()
+    known = bind_operations({"ec2": load_service("ec2")})
+    assert {name for _, name in known} >= INTENSIVE_ACTIONS
+
+
+def test_rates_are_read() -> None:
+    assert parse_rate("100/20") == Rate(100, 20) and parse_rate("1/0.5") == Rate(1, 0.5) and parse_rate("off") is None
+    for wrong in ("", "100", "0/1", "1/0", "-1/1", "a/b", "nan/1", "inf/1", "1/inf"):
+        with pytest.raises(ValueError, match="BURST/PER_SECOND"):
+            parse_rate(wrong)
+
+
+def test_configured() -> None:
+    config, _ = load({"rate_read": "off", "rate_write": "5/1", "quotas": "vpcs=5"}, {})
+    assert config.rates() == {"write": Rate(5, 1), "intensive": parse_rate(Config().rate_intensive)}
+    assert config.quota_table() == {"vpcs": 5}
+    for wrong in ({"rate_read": "5"}, {"quotas": "cars=5"}, {"audit_kept": 10}):
+        with pytest.raises(ConfigError):
+            load(wrong, {})
+
+
+# --- at the door ------------------------------------------------------------------------------------------------------
+
+
+def test_ec2_says_request_limit_exceeded(store: Store) -> None:
+    door = Door(store, settings(rates=RATES))
+    answers = [door.ask("Action=DescribeVpcs") for _ in range(4)]
+    assert [answer.status for answer in answers] == [200, 200, 200, 503]
+    assert b"<Code>RequestLimitExceeded</Code>" in answers[-1].body
+    assert door.ask("Action=CreateVpc&CidrBlock=10.0.0.0/16").status == 200, "another kind has another bucket"
+    assert door.ask("Action=DescribeVpcs", account="2" * 12).status == 200
+    door.watch.now += 1
+    assert door.ask("Action=DescribeVpcs").status == 200
+    refused = [event for event in store.events() if event.get("errorCode")]
+    assert [event["errorCode"] for event in refused] == ["Server.RequestLimitExceeded"]
+
+
+def test_a_refused_write_changes_nothing(store: Store) -> None:
+    door = Door(store, settings(rates=RATES))
+    body = "Action=CreateKeyPair&KeyName={}&KeyType=ed25519"
+    assert [door.ask(body.format(number)).status for number in range(3)] == [200, 503, 503]
+    assert door.ask("Action=DescribeKeyPairs").body.count(b"<keyName>") == 1
+
+
+def test_other_services_say_it_in_their_words(store: Store) -> None:
+    door = Door(store, settings(rates={"read": Rate(1, 0.001)}))
+    assert door.ask("{}", service="kms", target="TrentService.ListKeys").status == 200
+    answer = door.ask("{}", service="kms", target="TrentService.ListKeys")
+    assert answer.status == 400 and b"ThrottlingException" in answer.body
+    answer = door.ask("Action=GetCallerIdentity&Version=2011-06-15", service="sts")
+    assert b"<Code>Throttling</Code>" in answer.body
+
+
+def test_a_store_that_cannot_be_written_is_unavailable_and_reads_go_on(store: Store) -> None:
+    door = Door(store, settings())
+    assert door.ask("Action=DescribeVpcs").status == 200
+    store._db.execute("PRAGMA query_only=ON").fetchall()
+    answer = door.ask("Action=CreateVpc&CidrBlock=10.0.0.0/16")
+    assert answer.status == 503 and b"<Code>Unavailable</Code>" in answer.body and b"readonly" not in answer.body
+    assert door.ask("Action=DescribeVpcs").body.count(b"<vpcId>") == 1
+    store._db.execute("PRAGMA query_only=OFF").fetchall()
+    assert door.ask("Action=CreateVpc&CidrBlock=10.0.0.0/16").status == 200
+    outcome = [(event["eventName"], event.get("errorCode")) for event in store.events()]
+    assert ("CreateVpc", "Server.Unavailable") in outcome and ("CreateVpc", None) in outcome
+
+
+# --- quotas -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("quota", "body", "code"),
+    [
+        ("vpcs", "Action=CreateVpc&CidrBlock=10.0.0.0/16", "VpcLimitExceeded"),
+        ("addresses", "Action=AllocateAddress", "AddressLimitExceeded"),
+        ("volumes", "Action=CreateVolume&Size=1&AvailabilityZone=us-east-1a", "VolumeLimitExceeded"),
+        (
+            "security-groups",
+            "Action=CreateSecurityGroup&GroupName=web&GroupDescription=d",
+            "SecurityGroupLimitExceeded",
+        ),
+    ],
+)
+def test_what_is_over_a_quota_is_refused(store: Store, quota: str, body: str, code: str) -> None:
+    first = Door(store, settings())
+    first.ask("Action=DescribeVpcs")  # the default VPC and group come about
+    here = {"vpcs": 1, "security-groups": 1}.get(quota, 0)
+    refused = Door(store, settings(quotas={quota: here})).ask(body)
+    assert refused.status == 400 and f"<Code>{code}</Code>".encode() in refused.body
+    assert (
+        f"<Code>{code}</Code>".encode() in Door(store, settings(quotas={quota: here})).ask(body + "&DryRun=true").body
+    )
+    allowed = Door(store, settings(quotas={quota: here + 1}))
+    assert allowed.ask(body).status == 200
+    assert allowed.ask(body.replace("web", "more")).status == 400
+
+
+def test_account_attributes_say_the_quotas(store: Store) -> None:
+    answer = Door(store, settings(quotas={"addresses": 7, "instances": None})).ask("Action=DescribeAccountAttributes")
+    assert b"<attributeValue>7<" in answer.body and b"<attributeValue>2147483647<" in answer.body
