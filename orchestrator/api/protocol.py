@@ -18,7 +18,6 @@ from json.encoder import encode_basestring_ascii
 from math import isfinite
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from botocore.loaders import create_loader
 from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Shape, StructureShape
@@ -50,7 +49,11 @@ __all__ = [
     "read_form",
 ]
 
+_HEX = b"0123456789abcdefABCDEF"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # as JSON can say it
+
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_BYTES = {b"%c%c" % (high, low): bytes([int(chr(high) + chr(low), 16)]) for high in _HEX for low in _HEX}
 
 MAX_PARAMETERS = 10_000
 MAX_DEPTH = 32
@@ -97,13 +100,18 @@ def read_form(raw: bytes) -> dict[str, str]:
             continue
         name_bytes, _, value_bytes = pair.replace(b"+", b" ").partition(b"=")
         try:
-            name, value = unquote_to_bytes(name_bytes).decode(), unquote_to_bytes(value_bytes).decode()
+            name, value = _unquoted(name_bytes).decode(), _unquoted(value_bytes).decode()
         except UnicodeDecodeError:
             raise EC2Error("MalformedQueryString", "The request's parameters must be UTF-8") from None
         if name in form:
             raise EC2Error("MalformedQueryString", f"The parameter {shown(name)} is given more than once")
         form[name] = value
     return form
+
+
+def _unquoted(text: bytes) -> bytes:
+    """As `unquote_to_bytes`, which takes 180 times as much memory for a text that is all percent signs."""
+    return _ESCAPE.sub(lambda found: _BYTES[found[1]], text) if b"%" in text else text
 
 
 # ---------------------------------------------------------------------------------------------------------- protocols

@@ -106,7 +106,7 @@ def read_protocol(given: str | None) -> str:
     protocol = PROTOCOLS.get(given, given.lower())
     if protocol == ALL or protocol in PROTOCOLS.values():
         return protocol
-    if protocol.isascii() and protocol.isdigit() and int(protocol) <= 255:
+    if protocol.isascii() and protocol.isdigit() and len(protocol) <= 3 and int(protocol) <= 255:
         return PROTOCOLS.get(str(int(protocol)), str(int(protocol)))
     raise invalid_parameter("IP protocol", given, "tcp, udp, icmp, icmpv6, -1, or a number from 0 to 255")
 

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.host import probe
 from orchestrator.host.command import inside
-from tests.live.conftest import Deployment, DualStack, Elastic, Fleet, Guest, eventually
+from tests.live.conftest import PACE, Deployment, DualStack, Elastic, Fleet, Guest, eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
@@ -105,6 +105,55 @@ def greets(network: DualStack, address: str) -> bool:
             return connection.recv(3) == b"SSH"
 
     return inside(network.vpc, ask)
+
+
+def test_an_image_of_it_while_it_runs(debian: Guest, deployment: Deployment, dual_stack: DualStack) -> None:
+    """Its agent freezes the file system, so the copy is clean; what is launched of it is another machine."""
+    ec2 = deployment.ec2
+    before = debian.boot_id()
+    debian.run("seq 100000 | sudo tee /etc/marker >/dev/null")  # and no sync
+    image = ec2.create_image(InstanceId=debian.id, Name="debian-while-it-runs", NoReboot=True)["ImageId"]
+    ec2.get_waiter("image_available").wait(ImageIds=[image], WaiterConfig=PACE)
+    assert debian.boot_id() == before
+    [mapping] = ec2.describe_images(ImageIds=[image])["Images"][0]["BlockDeviceMappings"]
+    snapshot = mapping["Ebs"]["SnapshotId"]
+    [told] = deployment.orc("DescribeSnapshotDetails", SnapshotIds=[snapshot])["Snapshots"]
+    assert told["Consistency"] == "frozen"
+    fleet = Fleet(deployment)
+    try:
+        [twin] = fleet.launch(
+            image=image, InstanceType="t3.small", SubnetId=dual_stack.subnet, SecurityGroupIds=[dual_stack.group]
+        )
+        volume = copied(deployment, debian, snapshot)
+        try:
+            disk = f"/dev/disk/by-id/virtio-{volume.replace('-', '')}-part1"
+            eventually(lambda: debian.run(f"test -b {disk} && echo there || true"), 30, "the volume is there")
+            features = debian.run(f"sudo dumpe2fs -h {disk} 2>/dev/null | grep '^Filesystem features'")
+            assert "needs_recovery" not in features  # nothing to replay
+        finally:
+            ec2.detach_volume(VolumeId=volume)
+            ec2.get_waiter("volume_available").wait(VolumeIds=[volume], WaiterConfig=PACE)
+            ec2.delete_volume(VolumeId=volume)
+        twin.user = "admin"
+        twin.wait_state("running")
+        twin.login(BOOT_DEADLINE_S)
+        assert twin.run("md5sum </etc/marker") == debian.run("md5sum </etc/marker")
+        for own in ("cat /etc/machine-id", "cat /etc/ssh/ssh_host_ed25519_key.pub", "hostname"):
+            assert twin.run(own) != debian.run(own), own
+        assert [m["DeviceName"] for m in twin.describe()["BlockDeviceMappings"]] == [mapping["DeviceName"]]
+    finally:
+        fleet.end()
+        ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
+
+
+def copied(deployment: Deployment, guest: Guest, snapshot: str) -> str:
+    """A volume of a snapshot, in a guest."""
+    ec2, zone = deployment.ec2, guest.describe()["Placement"]["AvailabilityZone"]
+    volume = str(ec2.create_volume(AvailabilityZone=zone, SnapshotId=snapshot)["VolumeId"])
+    ec2.get_waiter("volume_available").wait(VolumeIds=[volume], WaiterConfig=PACE)
+    ec2.attach_volume(VolumeId=volume, InstanceId=guest.id, Device="/dev/sdf")
+    ec2.get_waiter("volume_in_use").wait(VolumeIds=[volume], WaiterConfig=PACE)
+    return volume
 
 
 def test_kvm_runs_the_probe_inside_it(debian: Guest) -> None:
