@@ -102,6 +102,11 @@ class Bench:
         wait(answers, f"{self.instance} lets nobody in", poll_s=1.0)
         self.run(f"cat >/tmp/reader <<'END'\n{READER}\nEND")
 
+    def end(self) -> None:
+        if self.instance:
+            self._client.ec2("TerminateInstances", InstanceIds=[self.instance])
+            wait(lambda: not self._client.orc("DescribeOwned")["Owned"]["Machines"], "the guest does not end")
+
     def run(self, line: str) -> str:
         assert self._login is not None
         with logged_in(self._client, self._login) as transport, transport.open_session() as channel:
@@ -264,11 +269,10 @@ def main() -> int:
         server = stack.enter_context(controller(scratch / "state", "--host", "libvirt"))
         client = Client(Endpoint(server.url, "us-east-1", server.access_key, server.secret_key))
         bench = Bench(client, scratch / "state", scratch)
+        stack.callback(bench.end)
         bench.launch(bench.build("debian-12"))
         timely = measure_times(bench, scratch)
         worst, fast = measure_speed(bench)
-        client.ec2("TerminateInstances", InstanceIds=[bench.instance])
-        wait(lambda: not client.orc("DescribeOwned")["Owned"]["Machines"], "the guest does not end")
     return verdict(worst, timely and fast, "the slowest of the guest's disks to a flat raw file, and times")
 
 
