@@ -289,7 +289,7 @@ class Controller:
                 Layer.KIND: Layers(self.store, files).step,
                 Volume.KIND: Volumes(self.store, files, self._clock, depth).step,
                 Snapshot.KIND: Snapshots(self.store, files, self._clock).step,
-                Image.KIND: Images(self.store).step,
+                Image.KIND: Images(self.store, self.host.storage).step,
                 ImportTask.KIND: tasks.step_import,
                 ExportTask.KIND: tasks.step_export,
                 Key.KIND: calendar.step,

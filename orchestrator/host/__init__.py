@@ -345,6 +345,9 @@ class Storage(Protocol):
         """Read an uploaded file strictly as `file_format`, convert it in a sandbox, make it `layer`. `progress` gets a
         line per phase, `done` how much of the conversion is done, 0 to 1; both may raise to give it up."""
 
+    def kernels(self) -> list[str]:
+        """The layers that a kernel came with, which is still there."""
+
     def remove_kernel(self, layer: str) -> None:
         """Drop the kernel and ramdisk that came with `layer`."""
 

@@ -63,6 +63,7 @@ class MemoryStorage:
         self._lock = threading.Lock()
         self._layers: dict[str, _Layer] = {}
         self._uploads: dict[str, tuple[int, str]] = {}
+        self._kernels: set[str] = set()
 
     def create_layer(self, name: str, *, size_bytes: int, parent: str = "", secret: bytes = b"") -> None:
         self.fault("create_layer", name)
@@ -233,6 +234,8 @@ class MemoryStorage:
         built = _IMAGES[recipe]
         with self._lock:
             self._layers[layer] = _Layer(size_bytes=built.size_bytes, sealed=True)
+            if built.kernel_arguments is not None:
+                self._kernels.add(layer)
         return built
 
     def receive_upload(self, upload: str, chunks: Iterator[bytes], limit_bytes: int) -> str:
@@ -284,8 +287,12 @@ class MemoryStorage:
         with self._lock:
             self._uploads.pop(upload, None)
 
+    def kernels(self) -> list[str]:
+        return sorted(self._kernels)
+
     def remove_kernel(self, layer: str) -> None:
         self.fault("remove_kernel", layer)
+        self._kernels.discard(layer)
 
     def free_bytes(self) -> int:
         return self._free_bytes

@@ -156,6 +156,9 @@ class QcowStorage(LayerFiles):
     def remove_upload(self, upload: str) -> None:
         (self._uploads / checked(upload, "upload")).unlink(missing_ok=True)
 
+    def kernels(self) -> list[str]:
+        return sorted(entry.name for entry in os.scandir(self._kernels) if NAME.fullmatch(entry.name))
+
     def remove_kernel(self, layer: str) -> None:
         shutil.rmtree(self._kernels / checked(layer, "layer"), ignore_errors=True)
 

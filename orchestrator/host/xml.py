@@ -141,18 +141,25 @@ def secret_uuid(layer: str, *, deployment: str) -> str:
 def iotune(limits: Limits | None) -> dict[str, int]:
     """Limits in libvirt's words, 0 for none. libvirt takes a burst only above a limit, and its length with it alone."""
     limits = limits or Limits()
-    length_s = max(1, limits.burst_s)
-    burst_iops = limits.burst_iops if limits.burst_iops > limits.iops > 0 else 0
-    burst_bytes = limits.burst_bytes_per_s if limits.burst_bytes_per_s > limits.bytes_per_s > 0 else 0
+    bursts_iops = limits.burst_iops > limits.iops > 0
+    bursts_bytes = limits.burst_bytes_per_s > limits.bytes_per_s > 0
     return {
         "total_bytes_sec": limits.bytes_per_s,
         "total_iops_sec": limits.iops,
-        "total_bytes_sec_max": burst_bytes,
-        "total_iops_sec_max": burst_iops,
-        "total_bytes_sec_max_length": length_s if burst_bytes else 0,
-        "total_iops_sec_max_length": length_s if burst_iops else 0,
+        "total_bytes_sec_max": limits.burst_bytes_per_s if bursts_bytes else 0,
+        "total_iops_sec_max": limits.burst_iops if bursts_iops else 0,
+        "total_bytes_sec_max_length": _length_s(limits.bytes_per_s, limits.burst_bytes_per_s, limits.burst_s)
+        if bursts_bytes
+        else 0,
+        "total_iops_sec_max_length": _length_s(limits.iops, limits.burst_iops, limits.burst_s) if bursts_iops else 0,
         "size_iops_sec": limits.operation_bytes if limits.iops else 0,
     }
+
+
+def _length_s(limit: int, burst: int, burst_s: int) -> int:
+    """QEMU's bucket holds the burst's rate times this length, and leaks at the limit while it is filled (its
+    docs/throttle.txt): so that it is full after `burst_s`, the length is less than that."""
+    return max(1, round(burst_s * (burst - limit) / burst))
 
 
 def nic_address(index: int) -> tuple[int, int]:

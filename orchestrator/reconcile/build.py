@@ -100,11 +100,14 @@ def register(store: Store, built: BuiltImage, name: str, layer_id: str, account:
     )
     with store.write() as tx:
         for old in tx.all(Image, name=name):
-            if old.account == account and old.region == EVERY_REGION:
+            if old.account == account and old.region == EVERY_REGION and old.recycled_at is None:
                 tx.delete(old)
-                for device in old.block_devices:
-                    old_snapshot = tx.get(Snapshot, device.snapshot_id)
-                    if old_snapshot is not None and old_snapshot.id != snapshot.id:
+                tx.wake(old)  # its kernel may go with it
+                for snapshot_id in old.snapshot_ids:
+                    old_snapshot = tx.get(Snapshot, snapshot_id)
+                    if old_snapshot is None or old_snapshot.id == snapshot.id or old_snapshot.lock is not None:
+                        continue
+                    if not tx.all(Image, snapshot_ids=snapshot_id):  # somebody may have registered another of it
                         tx.delete(old_snapshot)
                         old_layer = tx.get(Layer, old_snapshot.layer_id)
                         if old_layer is not None:

@@ -63,6 +63,8 @@ def _settle(tx: Transaction, seen: Image | Snapshot, now: datetime) -> None:
         return
     if row.recycled_until is not None:
         tx.delete(row)
+        if isinstance(row, Image):
+            tx.wake(row)  # a kernel may go with it
         layer = tx.get(Layer, row.layer_id) if isinstance(row, Snapshot) else None
         if layer is not None:
             tx.wake(layer)

@@ -516,7 +516,7 @@ def test_limits_are_given_changed_and_taken_away(place: Place, system: libvirt.v
         "total_iops_sec": 300,
         "total_bytes_sec": 128 * MIB,
         "total_iops_sec_max": 3000,
-        "total_iops_sec_max_length": 1800,
+        "total_iops_sec_max_length": 1620,
         "size_iops_sec": 256 << 10,
     }
     place.compute.limit_disk(place.name, "vol1", Limits(bytes_per_s=MIB))

@@ -91,7 +91,7 @@ class Deployment:
         self.layers = Layers(self.store, files)
         self.volumes = Volumes(self.store, files, self.clock, MAX_DEPTH)
         self.snapshots = Snapshots(self.store, files, self.clock)
-        self.images = Images(self.store)
+        self.images = Images(self.store, self.host.storage)
         self.nat_gateways = NatGateways(self.store, self.clock)
         self.peerings = Peerings(self.store, self.clock)
 

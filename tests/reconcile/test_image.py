@@ -62,3 +62,17 @@ def test_one_that_boots_with_no_volume_is_available_at_once(deployment: Deployme
     image(deployment, "ami-1")
     deployment.others()
     assert found(deployment, "ami-1").state == "available"
+
+
+def test_its_kernel_goes_with_the_last_that_starts_on_it(deployment: Deployment) -> None:
+    storage = deployment.host.storage
+    layer = "layer-" + "0" * 17
+    storage.build_image("tiny", layer, lambda line: None)
+    with deployment.store.write() as tx:
+        for name in ("ami-1", "ami-2"):
+            tx.put(Image(id=name, name=name, kernel_id="aki-" + "0" * 17, **v.owned(deployment)))
+    for gone, left in (("ami-1", [layer]), ("ami-2", [])):
+        with deployment.store.write() as tx:
+            tx.delete(found(deployment, gone))
+        deployment.images.step(gone)
+        assert storage.kernels() == left

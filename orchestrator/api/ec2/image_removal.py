@@ -42,6 +42,7 @@ def deregister_image(call: Call, *, image_id: str, delete_associated_snapshots: 
         )
     if not recycle(call, image):
         call.tx.delete(image)
+        call.tx.wake(image)  # a kernel may go with it
     answer: Answer = {"Return": True}
     if delete_associated_snapshots:
         answer["DeleteSnapshotResults"] = [
