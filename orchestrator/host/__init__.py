@@ -300,6 +300,9 @@ class Storage(Protocol):
         """Let a machine write to it again, after a snapshot that was undone. Raises HostError where a layer lies on
         it."""
 
+    def checksum_layer(self, name: str) -> str:
+        """The SHA-512 of its file, which nothing writes to; empty when there is none. As slow as reading it."""
+
     def verify_layer(self, chain: Sequence[LayerFile], sha512: str = "") -> list[str]:
         """What is wrong with the top layer's file: a line for people each; with `sha512`, also when it has another."""
 

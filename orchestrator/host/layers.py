@@ -193,6 +193,12 @@ class LayerFiles:
                 raise HostError(f"{name} cannot be written to: {other} lies on it", retryable=False)
         self._give_to_qemu(path, _WRITABLE)
 
+    def checksum_layer(self, name: str) -> str:
+        try:
+            return _digest(self.layer_path(name), "sha512")
+        except FileNotFoundError:
+            return ""
+
     def verify_layer(self, chain: Sequence[LayerFile], sha512: str = "") -> list[str]:
         top = chain[0]
         path = self.layer_path(top.layer)

@@ -287,6 +287,11 @@ class MemoryStorage:
         with self._lock:
             self._uploads.pop(upload, None)
 
+    def checksum_layer(self, name: str) -> str:
+        self.fault("checksum_layer", name)
+        with self._lock:
+            return hashlib.sha512(name.encode()).hexdigest() if name in self._layers else ""
+
     def kernels(self) -> list[str]:
         return sorted(self._kernels)
 

@@ -134,7 +134,7 @@ def lie_on(tx: Transaction, layer: Layer, parent_id: str) -> None:
     between = tx.get(Layer, layer.parent_id)
     if between is not None:
         tx.wake(between)
-    tx.put(replace(layer, parent_id=parent_id, sha512="", merging_onto="", merging_live=False))
+    tx.wake(tx.put(replace(layer, parent_id=parent_id, sha512="", merging_onto="", merging_live=False)))
 
 
 def intend_merge(tx: Transaction, layer_id: str, onto: str, *, live: bool = False) -> None:
@@ -207,6 +207,7 @@ class LayerFiles:
         self._jobs_lock = threading.Lock()
         self._jobs: dict[str, Future[None]] = {}
         self._turns = threading.Semaphore(AT_ONCE)
+        self._sums = threading.Semaphore(1)  # reading checksums keeps nothing else waiting
 
     def chain(self, layer_id: str) -> tuple[LayerFile, ...]:
         """As the files are. Raises HostError without a key."""
@@ -301,12 +302,12 @@ class LayerFiles:
         status = self.storage.observe_layer(layer.id)
         if status is None:
             return False
-        self._unseal(layer)
+        self.unseal(layer)
         self.follow(layer.id)
         current = self._store.get(Layer, layer.id)
         return current is not None and status.parent == current.parent_id and status.size_bytes >= current.size_bytes
 
-    def _unseal(self, layer: Layer) -> None:
+    def unseal(self, layer: Layer) -> None:
         """A top that was frozen for a snapshot which was undone since."""
         above = self._store.all(Layer, parent_id=layer.id)
         if self._store.all(Snapshot, layer_id=layer.id) or any(is_needed(self._store, each.id) for each in above):
@@ -350,6 +351,18 @@ class LayerFiles:
                 layer = tx.get(Layer, layer_id)
                 if layer is not None:
                     lie_on(tx, layer, onto)
+
+    def checksum(self, layer: Layer) -> bool:
+        """Write down the checksum of a layer that a snapshot has frozen, by which it can be verified. False while it is
+        read: ask again. Nobody is kept from the file meanwhile: what has changed then has no checksum."""
+        return self.in_background(f"checksum {layer.id}", lambda: self._checksum(layer), self._sums)
+
+    def _checksum(self, layer: Layer) -> None:
+        found = self.storage.checksum_layer(layer.id)
+        with self._store.write() as tx:
+            current = tx.get(Layer, layer.id)
+            if current is not None and replace(current, revision=layer.revision) == layer:
+                tx.put(replace(current, sha512=found))
 
     def verify(self, layer_id: str) -> list[str]:
         """What is wrong with a layer's file: a line for people each."""
@@ -433,7 +446,7 @@ class Layers:
             self._files.follow(child.id)
             child = only_child(self._store, layer.id)
         if child is None or child.moment or self._files.storage.observe_layer(child.id) is None:
-            return Done()  # whoever makes the child wakes what it lies on
+            return self._checksum(layer)  # whoever makes the child wakes what it lies on
         volumes = [each for above in layers_above(self._store, child.id) for each in self._on(above)]
         machines = {machine for volume in volumes if (machine := machine_of(self._store, volume))}
         if machines:
@@ -451,6 +464,15 @@ class Layers:
                 raise
             log.warning("%s cannot be merged into %s: %s", layer.id, child.id, error)
             return Done()
+
+    def _checksum(self, layer: Layer) -> Next:
+        alone = not self._store.all(Layer, parent_id=layer.id)  # the last that goes wakes it again
+        if self._on(layer.id) and alone and self._files.storage.observe_layer(layer.id) is not None:
+            self._files.unseal(layer)  # what was to come on top of it was undone
+        frozen = any(each.state == "completed" for each in self._store.all(Snapshot, layer_id=layer.id))
+        if not frozen or layer.sha512 or layer.merging_onto or layer.merging_live:
+            return Done()
+        return Done() if self._files.checksum(layer) else Again(WORK_EACH_S)
 
     def _on(self, layer_id: str) -> list[Volume]:
         return self._store.all(Volume, layer_id=layer_id)

@@ -48,6 +48,9 @@ def complete(tx: Transaction, snapshot: Snapshot, now: datetime, consistency: st
             consistency=snapshot.consistency or consistency,
         )
     )
+    layer = tx.get(Layer, snapshot.layer_id)
+    if layer is not None:
+        tx.wake(layer)
     _wake_images(tx, snapshot)
 
 

@@ -37,6 +37,30 @@ def test_space_comes_back_all_the_way_down(deployment: Deployment) -> None:
     assert deployment.store.all(Layer) == []
 
 
+def test_what_a_snapshot_froze_gets_a_checksum_until_it_changes(deployment: Deployment) -> None:
+    data = v.free_volume(deployment, "data")
+    taken = [*v.snapshot(deployment, data)]
+    deployment.others()
+    taken += v.snapshot(deployment, data)
+    deployment.others()
+    below, frozen = (deployment.store.get(Layer, v.snap(deployment, each).layer_id) for each in taken)
+    top = deployment.store.get(Layer, v.volume(deployment, data).layer_id)
+    assert below is not None and frozen is not None and top is not None
+    assert below.sha512 and frozen.sha512 and below.sha512 != frozen.sha512 and not top.sha512
+    summed: list[str] = []
+
+    def fault(method: str, name: str) -> None:
+        if method == "checksum_layer":
+            summed.append(name)
+
+    deployment.host.storage.fault = fault
+    v.delete_snapshot(deployment, taken[0])
+    deployment.others()  # it is merged into the other, whose file is another one then
+    assert summed == [frozen.id]
+    now = deployment.store.get(Layer, frozen.id)
+    assert now is not None and now.sha512
+
+
 def test_at_rest_a_layer_with_one_child_is_merged_into_it(deployment: Deployment) -> None:
     data = v.free_volume(deployment, "data", parent=BASE_LAYER)
     first, second = (v.snapshot(deployment, data)[0] for _ in range(2))
