@@ -279,6 +279,7 @@ def _cable_address(present: Mapping[str, Link], uplink: str) -> IPv4Address:
 
 ROUTING = {
     "ipv4/ip_forward": "1",
+    "ipv4/ip_early_demux": "0",  # to look for a socket first is lost on what is sent on
     "ipv4/conf/all/send_redirects": "0",
     "ipv4/conf/all/accept_redirects": "0",
     "ipv4/conf/all/rp_filter": "0",

@@ -10,7 +10,8 @@ go by the names of taps, so they can be there before the taps.
 
 A guest's own IPv6 addresses are those it was given, and the link-local one that follows from its hardware address
 (RFC 4291, appendix A). A port whose addresses are not checked may send what comes from elsewhere, but nothing as the
-metadata server, the resolver or a neighbour on the link. Sources of the rules on neighbour discovery: RFC 4861, 6105.
+metadata server, the router, the resolver or a neighbour on the link. Sources of the rules on neighbour discovery: RFC
+4861, 6105.
 """
 
 from __future__ import annotations
@@ -37,29 +38,34 @@ _TYPES = {
     # nft 1.0.6 has no word for these fields of ICMPv6: the target, and the address in the first option.
     "targets": "typeof iifname . @th,64,128",
     "option_macs": "typeof iifname . @th,208,48",
-    "claims": "ifname . ether_addr . ipv4_addr",
-    "classes": "ifname : classid",  # of the queues that hold ports to their rates: see shaping.py
+    "routers": "ifname . ipv4_addr",  # what a port that may send for others may not send as
+    # Of the queues that hold ports to their rates: see shaping.py.
+    "classes": "ifname : classid",
+    "senders": "ifname . ether_addr . ipv4_addr : classid",
 }
+_RETIRED = {"claims"}  # in shares of an earlier version, until their routers are applied anew
 
 _NEVER = "0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3"
 _NEVER6 = f"::/127, {IPV6_LINK_LOCAL}, {SERVICES_IPV6}, ff00::/8"
 
-# What a guest mostly sends and gets costs one look at a set in each chain; the first rules see to that, and say nothing
-# that those below would not say as well.
+# What a guest mostly sends and gets costs one look at a set in each direction, which tells its class as well; the first
+# rules see to that, and say nothing that those below would not say. They look at the type because the kernel takes a
+# tagged frame for what it carries. Ports are isolated, so a frame on its way to a plug is one that a guest may send.
 # In neighbour discovery, lengths are those of ICMPv6 with no option, or with one of 8 octets; an option begins with its
 # type (1: the sender's hardware address, 2: the target's, 14: a nonce) and its length in units of 8 octets.
 _CHAINS = {
     "on_prerouting": (
         "type filter hook prerouting priority -300; policy accept;",
         f'iifname != "{TAPS}" accept',
-        "meta l4proto != udp iifname . ether saddr . ip saddr @claims accept",
+        "udp sport 67 iifname @ports goto from_guest",
+        "ether type ip meta priority set iifname . ether saddr . ip saddr map @senders accept",
         "iifname @ports goto from_guest",
     ),
     "on_forward": (
         "type filter hook forward priority -200; policy accept;",
+        f'oifname "{PLUGS}" accept',
         f'iifname "{PLUGS}" oifname . ip daddr @addresses accept',
         f'oifname "{TAPS}" oifname @ports goto to_guest',
-        "meta priority set iifname map @classes",
     ),
     "on_input": (
         "type filter hook input priority -200; policy accept;",
@@ -67,6 +73,7 @@ _CHAINS = {
         "iifname @plugs drop",
     ),
     "from_guest": (
+        "meta priority set iifname map @classes",
         "iifname . ether saddr != @macs drop",
         "ether type vmap { ip : goto ip_from_guest, ip6 : goto ip6_from_guest, arp : goto arp_from_guest }",
         "drop",
@@ -75,6 +82,7 @@ _CHAINS = {
         "udp sport 67 drop",
         "iifname . ip saddr @addresses accept",
         "ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept",
+        "iifname . ip saddr @routers drop",
         f"iifname @unchecked ip saddr != {{ {_NEVER} }} accept",
         "drop",
     ),
@@ -156,23 +164,35 @@ def guard_elements(deployment: str, router: Router) -> str:
     elements: dict[str, list[str]] = {name: [] for name in _TYPES}
     elements["plugs"] = sorted(f'"{plug_name(segment.name)}"' for segment in router.segments)
     segments = {segment.name: segment for segment in router.segments}
+    routers = _own_addresses(router)
     for port in sorted(router.ports, key=lambda port: port.name):
         tap = f'"{tap_name(port.name)}"'
         own6 = (*own_ipv6(port), link_local(port.mac)) if port.ipv6_addresses else ()
+        limited = port.rate is not None and port.segment in segments
+        its_class = class_of(port, segments[port.segment]) if limited else "none"
         elements["ports"].append(tap)
-        elements["unchecked"] += [tap] if port.translator or not port.check_addresses else []
+        if port.translator or not port.check_addresses:
+            elements["unchecked"].append(tap)
+            elements["routers"] += [f"{tap} . {address}" for address in routers]
         elements["macs"].append(f"{tap} . {port.mac.lower()}")
         elements["addresses"] += [f"{tap} . {address}" for address in own_ipv4(port)]
-        elements["claims"] += [f"{tap} . {port.mac.lower()} . {address}" for address in own_ipv4(port)]
+        elements["senders"] += [f"{tap} . {port.mac.lower()} . {address} : {its_class}" for address in own_ipv4(port)]
         elements["addresses6"] += [f"{tap} . {address}" for address in own6]
         elements["targets"] += [f"{tap} . {_number(address)}" for address in own6]
         elements["option_macs"] += [f"{tap} . 0x{port.mac.lower().replace(':', '')}"] if own6 else []
-        if port.rate is not None and port.segment in segments:
-            elements["classes"].append(f"{tap} : {class_of(port, segments[port.segment])}")
+        elements["classes"] += [f"{tap} : {its_class}"] if limited else []
     table = " ".join(guard_table(deployment))
     return "".join(
         f"add element {table} {name} {{ {', '.join(values)} }}\n" for name, values in elements.items() if values
     )
+
+
+def _own_addresses(router: Router) -> list[str]:
+    """What the router itself has, and what means everybody: it takes no source of a packet for a false one by itself
+    (`accept_local`). Its other addresses are among those that nobody may send as."""
+    everybody = (str(IPv4Network(segment.cidr).broadcast_address) for segment in router.segments)
+    gateways = (segment.gateway for segment in router.segments)
+    return sorted({*everybody, *gateways, *([router.resolver] if router.resolver else [])})
 
 
 _SHARE = re.compile(r"add element bridge orc_\w+ (\w+) \{ ([^{}]+) \}")
@@ -192,8 +212,10 @@ def guard(deployment: str, shares: Iterable[str]) -> Ruleset:
 def _read(share: str) -> Iterator[tuple[str, str]]:
     for line in share.splitlines():
         match = _SHARE.fullmatch(line)
-        if match is None or match[1] not in _TYPES:
+        if match is None or match[1] not in _TYPES.keys() | _RETIRED:
             raise HostError(f"'{line[:80]}' is no line of a router's share of the guard", retryable=False)
+        if match[1] in _RETIRED:
+            continue
         for element in match[2].split(","):
             yield match[1], element.strip()
 

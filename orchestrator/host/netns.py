@@ -407,7 +407,13 @@ class NetnsNetwork:
             # Beside the leg's own guests, it answers for those of this segment that a route leads to elsewhere.
             other = "1" if segment.name in turned else "0"
             write_sysctls(
-                {f"{conf}/proxy_arp_pvlan": "1", f"{conf}/proxy_arp": other, f"{neigh}/proxy_delay": "0"},
+                {
+                    f"{conf}/proxy_arp_pvlan": "1",
+                    f"{conf}/proxy_arp": other,
+                    f"{neigh}/proxy_delay": "0",
+                    # The guard has looked at the source; the kernel would look up a route to it for each packet.
+                    f"{conf}/accept_local": "1",
+                },
             )
         alias = self._alias(router.name)
         commands = [f"link set lo alias {alias}"] if present["lo"].alias != alias else []

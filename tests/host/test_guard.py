@@ -24,6 +24,7 @@ ETH_P_ALL = 3
 SEGMENT = Segment(name="subnet-0a", cidr="10.0.0.0/24", gateway="10.0.0.1", ipv6_cidr="fd00:1::/64")
 MAC, OTHER_MAC, ROUTER_MAC = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "0a:00:00:00:00:01"
 OWN, OWN6, OWN_LINK = "10.0.0.10", "fd00:1::10", "fe80::ff:fe00:a"
+RESOLVER = "10.0.0.2"
 OTHER, OTHER6 = "10.0.0.11", "fd00:1::11"
 ALL6 = "33:33:00:00:00:01"
 EVERYBODY = "ff:ff:ff:ff:ff:ff"
@@ -62,6 +63,8 @@ class Link:
         """Whether the frame comes out before `last`, which always does."""
         source.send(frame)
         source.send(last)
+        if frame[12:14] == b"\x81\x00":  # the kernel takes the tag out for whoever listens
+            frame = frame[:12] + frame[16:]
         found = False
         deadline = time.monotonic() + PATIENCE_S
         while select.select([target], [], [], max(0.0, deadline - time.monotonic()))[0]:
@@ -96,7 +99,7 @@ def plug_in(stage: ExitStack, guarded: Port) -> Link:
             ports=(guarded,),
             policies=(),
             domain="ec2.internal",
-            resolver="",
+            resolver=RESOLVER,
         )
         Tables().load(namespace, ruleset.guard("0f3c5a7e", [ruleset.guard_elements("0f3c5a7e", plan)]))
         ip(
@@ -246,6 +249,9 @@ FORGED = {
     "address": own(OTHER, "10.0.0.12", 1, 2),
     "address beside its range": own("10.0.0.48", OTHER, 1, 2),
     "metadata": own("169.254.169.254", OTHER, 80, 2),
+    "router": own(SEGMENT.gateway, OTHER, 1, 2),
+    "resolver": own(RESOLVER, OTHER, 53, 2),
+    "everybody": own("10.0.0.255", OTHER, 1, 2),
     "DHCP server": ipv4(OWN, "255.255.255.255", 67, 68, MAC, EVERYBODY),
     "ARP address": arp(2, MAC, OTHER, "10.0.0.12"),
     "ARP metadata": arp(2, MAC, "169.254.169.254", "10.0.0.12"),
@@ -287,6 +293,9 @@ def test_what_is_forged_is_dropped(guest: Link, what: str) -> None:
 NEVER = [
     "hardware address",
     "metadata",
+    "router",
+    "resolver",
+    "everybody",
     "ARP metadata",
     "ARP address",
     "DHCP server",
@@ -313,6 +322,7 @@ def test_a_port_that_is_not_checked_is_held_to_the_rest(unchecked: Link, what: s
 def test_a_translator_hands_back_what_others_sent(stage: ExitStack) -> None:
     translator = plug_in(stage, port("eni-0a", MAC, translator=True))
     assert translator.passes(own("192.0.2.1", "10.0.0.12", 1, 2))
+    assert not translator.passes(FORGED["resolver"])
     assert not translator.passes(FORGED["metadata"])
 
 

@@ -325,10 +325,12 @@ def test_a_share_of_an_earlier_version_can_be_read() -> None:
     share = (
         'add element bridge orc_0f3c5a7e ports { "eni-1", "eni-2" }\n'
         'add element bridge orc_0f3c5a7e addresses { "eni-1" . 10.0.0.4, "eni-2" . 10.0.0.5 }\n'
+        'add element bridge orc_0f3c5a7e claims { "eni-1" . 02:00:00:00:00:0a . 10.0.0.4 }\n'
     )
     read = ruleset.guard(DEPLOYMENT, [share])
     assert read.sets["ports"].elements == {'"eni-1"', '"eni-2"'}
     assert read.sets["addresses"].elements == {'"eni-1" . 10.0.0.4', '"eni-2" . 10.0.0.5'}
+    assert "claims" not in read.sets
 
 
 @pytest.mark.parametrize("share", ["ports", "add element bridge orc_0f3c5a7e strangers { 1 }", "{}"])
