@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,9 +93,12 @@ class Kitchen:
 
 
 @pytest.fixture
-def kitchen(deployment: Deployment, tmp_path: Path) -> Kitchen:
+def kitchen(deployment: Deployment, tmp_path: Path) -> Iterator[Kitchen]:
     deployment.image("tiny")
-    return Kitchen(deployment, tmp_path)
+    yield Kitchen(deployment, tmp_path)
+    baked = deployment.ec2.describe_images(Owners=["self"], Filters=[{"Name": "tag-key", "Values": ["orc:bake"]}])
+    for image in baked["Images"]:
+        deployment.ec2.deregister_image(ImageId=image["ImageId"], DeleteAssociatedSnapshots=True)
 
 
 def test_a_recipe_becomes_an_image_once(kitchen: Kitchen, deployment: Deployment, fleet: Fleet) -> None:
@@ -140,12 +144,13 @@ def test_a_step_that_fails_leaves_its_log_and_nothing_else(kitchen: Kitchen, dep
 def test_a_builder_is_kept_to_be_looked_at(kitchen: Kitchen, deployment: Deployment, fleet: Fleet) -> None:
     broken = kitchen.write("kept", **{"- echo 'this is said while it is done'": "- exit 3"})
     _, told = kitchen.bake(str(broken), "--keep", code=1)
-    instances, pairs = [each for each in kitchen.left() if each.startswith("i-")], kitchen.kept("keys")
-    assert len(instances) == 1 and f"orc ssh {instances[0]}" in told
-    guest = fleet.adopt(instances[0])
-    assert guest.state == "running"
-    assert len(pairs) == 1
-    deployment.ec2.delete_key_pair(KeyName=pairs[0].removesuffix(".pem"))
+    # The instance, and what is known of its host key.
+    instances = {each for each in kitchen.left() if each.startswith("i-")}
+    guests = [fleet.adopt(each) for each in instances]
+    [pair] = kitchen.kept("keys")
+    deployment.ec2.delete_key_pair(KeyName=pair.removesuffix(".pem"))
+    assert [guest.state for guest in guests] == ["running"]
+    assert f"orc ssh {guests[0].id}" in told
 
 
 def test_ctrl_c_takes_everything_away(kitchen: Kitchen) -> None:
