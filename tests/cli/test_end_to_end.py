@@ -291,3 +291,12 @@ def test_a_volume_and_what_becomes_of_it(orc: Orc) -> None:
     (kept,) = json.loads(orc("volume", "ls", "-o", "json").stdout)
     assert (kept["VolumeId"], kept["State"]) == (root["VolumeId"], "available")
     orc("volume", "rm", kept["VolumeId"])
+
+
+def test_what_lies_on_the_disk(orc: Orc) -> None:
+    orc("run", "tiny", "--name", "stored", "--wait")
+    told = orc("storage").stdout
+    assert "layer-" in told and "vol-" in told and "layers" in told
+    assert orc("storage", "--graph").stdout.startswith("digraph")
+    assert "no problems" in orc("storage", "verify").output
+    assert "everything that is there is needed" in orc("storage", "gc").output
