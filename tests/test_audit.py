@@ -501,7 +501,7 @@ def test_the_command_line(serving: Serving) -> None:
     with pytest.raises(ClientError):
         ec2.describe_vpcs(VpcIds=["vpc-" + "0" * 17])
     serving.end()
-    runner = CliRunner(env={name: "" for name in os.environ if name.startswith("ORC_")})
+    runner = CliRunner(env={name: None for name in os.environ if name.startswith("ORC_")})
 
     def orc(*words: str) -> tuple[int, str]:
         done = runner.invoke(cli, [*words, "--state-dir", str(serving.state_dir)])

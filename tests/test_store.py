@@ -437,7 +437,7 @@ def test_free_pages_are_given_back_while_others_write(path: Path) -> None:
         seen.append(len(seen))
     tidying.join()
     store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    assert path.stat().st_size < large / 10
+    assert path.stat().st_size < large / 4  # what was written meanwhile takes room as well
     assert len(store.all(KeyPair)) == len(seen)
     store.close()
 

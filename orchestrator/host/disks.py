@@ -293,11 +293,11 @@ def _present(domain: Any, tree: ElementTree.Element, serial: str) -> _Present:
 
 
 def _job(domain: Any, target: str) -> dict[str, int]:
-    """The block job of a disk; empty when there is none, or it has no such disk any more."""
+    """The block job of a disk; empty when there is none, it has no such disk any more, or has just gone off."""
     try:
         job: dict[str, int] = domain.blockJobInfo(target, 0)
     except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_INVALID_ARG:
+        if error.get_error_code() in (libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_OPERATION_INVALID):
             return {}
         raise
     return job
