@@ -42,7 +42,7 @@ from orchestrator.model.layer import Layer
 from orchestrator.model.lifecycle import State, move
 from orchestrator.reconcile.disks import Disks, DiskWatch
 from orchestrator.reconcile.interface import Interfaces
-from orchestrator.reconcile.layer import WORK_EACH_S, LayerFiles, needs_kernel
+from orchestrator.reconcile.layer import WORK_EACH_S, KeyUnusable, LayerFiles, needs_kernel
 from orchestrator.reconcile.loop import Again, Done, Next
 from orchestrator.reconcile.network import Networks
 from orchestrator.reconcile.plug import Unplugging
@@ -218,10 +218,11 @@ class Instances:
 
     def _give_up(self, instance: Instance, error: HostError) -> Next:
         """A first launch ends terminated, a start of a stopped instance stopped again; both with the reason."""
+        code, text = "Server.InternalError", "Internal error on launch"
         if isinstance(error, CapacityError):
             code, text = "Server.InsufficientInstanceCapacity", "Insufficient capacity to satisfy instance request"
-        else:
-            code, text = "Server.InternalError", "Internal error on launch"
+        elif isinstance(error, KeyUnusable):
+            code, text = "Client.InvalidKMSKey.InvalidState", "The KMS key provided is in an incorrect state"
         reason = Reason(code=code, message=f"{code}: {text}")
         first = instance.boots == 0
         with self._store.write() as tx:

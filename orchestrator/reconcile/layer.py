@@ -162,16 +162,23 @@ def chain(rows: Rows, keys: Keys, layer_id: str) -> tuple[LayerFile, ...]:
     return tuple(LayerFile(layer.id, _secret(rows, keys, layer)) for layer in layers_below(rows, layer_id))
 
 
+class KeyUnusable(HostError):
+    """A layer cannot be read, as its key is gone or must not be used."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=False)
+
+
 def _secret(rows: Rows, keys: Keys, layer: Layer) -> bytes:
     if not layer.key_id:
         return b""
     key = rows.get(Key, layer.key_id)
     if key is None:
-        raise HostError(f"{layer.id} cannot be read: its key {layer.key_id} is gone", retryable=False)
+        raise KeyUnusable(f"{layer.id} cannot be read: its key {layer.key_id} is gone")
     try:
         return keys.unwrap(key, layer.data_key)
     except KeyUnavailable as error:
-        raise HostError(f"{layer.id} cannot be read: {error}", retryable=False) from error
+        raise KeyUnusable(f"{layer.id} cannot be read: {error}") from error
 
 
 def make_layer(

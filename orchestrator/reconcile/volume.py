@@ -13,6 +13,7 @@ once nothing more can be written to what a snapshot is to have.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -35,6 +36,8 @@ from orchestrator.reconcile.loop import Again, Done, Next
 from orchestrator.reconcile.plug import is_coming, is_leaving
 from orchestrator.reconcile.snapshot import arrive, is_hopeless, layers_to_make, undo
 from orchestrator.store import Store, Transaction
+
+log = logging.getLogger(__name__)
 
 
 class Volumes:
@@ -138,8 +141,10 @@ class Volumes:
                 current = tx.get(Volume, volume.id)
                 if current is not None and current.modification == modification:
                     modification_failed(tx, current, str(error), self._clock())
-        else:
+        elif error.retryable:
             raise error
+        else:
+            log.warning("volume %s: %s", volume.id, error)  # until it is woken: its key may be enabled again
         return Done()
 
     def _write_down(self, seen: Volume) -> bool:

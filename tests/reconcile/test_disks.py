@@ -312,6 +312,20 @@ def test_what_cannot_be_modified_stays_as_it_was(deployment: Deployment) -> None
     assert (row.modification.state, row.size_gib) == ("failed", 2)
 
 
+def test_a_machine_whose_key_is_gone_does_not_start(deployment: Deployment) -> None:
+    instance = deployment.launch()
+    key = Key(id="key-1", material=deployment.keys.new_material(), **v.owned(deployment))
+    with deployment.store.write() as tx:
+        tx.put(key)
+    data = v.create(deployment, "data", key_id=key.id, data_key=deployment.keys.new_data_key(key))
+    v.attach(deployment, data, instance)
+    with deployment.store.write() as tx:
+        tx.put(replace(key, state="Disabled"))
+    v.settle_all(deployment)
+    reason = deployment.instance(instance.id).reason
+    assert reason is not None and reason.code == "Client.InvalidKMSKey.InvalidState"
+
+
 # --- flattened ---
 
 
