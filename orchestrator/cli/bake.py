@@ -112,7 +112,7 @@ def _validate(client: Client, place: Path) -> None:
     if recipe.source_recipe is not None:
         _validate(client, recipe.source_recipe)
     else:
-        source = find_image(client, recipe.source_ami)
+        source = find_image(client, recipe.source_name)
         known = _baked(client, recipe, recipe.digest(source["ImageId"]))
         note(f"{recipe.name}: {'baked already, as ' + known['ImageId'] if known else 'would be baked'}")
     for step in recipe.provisioners:
@@ -128,7 +128,7 @@ def _bake(client: Client, recipe: Recipe, *, force: bool, keep: bool, timeout_s:
         source_id = _bake(client, below, force=False, keep=keep, timeout_s=timeout_s, above=(*above, recipe.folder))
         source = find_image(client, source_id)
     else:
-        source = find_image(client, recipe.source_ami)
+        source = find_image(client, recipe.source_name)
     digest = recipe.digest(source["ImageId"])
     known = _baked(client, recipe, digest)
     if known is not None and not force:

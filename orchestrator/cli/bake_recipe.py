@@ -92,6 +92,13 @@ class Recipe:
             return path / FILE_NAME
         return path if path.suffix in (".yaml", ".yml") and path.is_file() else None
 
+    @property
+    def source_name(self) -> str:
+        """The image that it starts from: its id or its name. The folder of a recipe that the host builds (images/NAME)
+        stands for the image of that name."""
+        path = self.folder / self.source_ami
+        return path.resolve().name if (path / "recipe.toml").is_file() else self.source_ami
+
     def digest(self, source_image_id: str) -> str:
         """Of everything that the image follows from. Not of what is done with it once it is there."""
         said = asdict(self)

@@ -110,3 +110,19 @@ def test_a_recipe_builds_on_another(folder: Path) -> None:
     other.mkdir()
     (other / "bake.yaml").write_text("name: other\nsource_ami: ..\n")
     assert read_recipe(other).source_recipe == other.resolve() / ".." / "bake.yaml"
+
+
+def test_a_recipe_that_the_host_builds_stands_for_its_image(folder: Path) -> None:
+    built = folder / "debian-12"
+    built.mkdir()
+    assert read_recipe(folder).source_name == "debian-12"
+    (built / "recipe.toml").write_text("")
+    (folder / "web").mkdir()
+    (folder / "web" / "bake.yaml").write_text("name: web\nsource_ami: ../debian-12\n")
+    recipe = read_recipe(folder / "web")
+    assert recipe.source_name == "debian-12" and recipe.source_recipe is None
+
+
+def test_the_one_that_comes_along_can_be_read() -> None:
+    recipe = read_recipe(Path(__file__).parents[2] / "images" / "debian-12-web")
+    assert (recipe.name, recipe.source_name) == ("debian-12-web", "debian-12")
