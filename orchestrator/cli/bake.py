@@ -53,7 +53,7 @@ IMAGE_TIMEOUT_S = 900.0
 CLEAN = r"""
 if command -v cloud-init >/dev/null; then cloud-init clean --logs >/dev/null; rm -rf /var/lib/cloud; fi
 rm -rf /var/lib/tiny/* /var/lib/dhcp/*.leases /var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/amazon/ssm
-[ ! -e /etc/machine-id ] || : >/etc/machine-id
+[ ! -w /etc/machine-id ] || truncate -s 0 /etc/machine-id # read-only where it is made anew at each boot
 rm -f /etc/ssh/ssh_host_*_key* /etc/dropbear/*key* /etc/dropbear/ed25519 /etc/udev/rules.d/70-persistent-net.rules
 rm -f /root/.*history /home/*/.*history /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys
 if command -v apt-get >/dev/null; then apt-get clean; rm -rf /var/lib/apt/lists/*; fi
