@@ -16,6 +16,7 @@ from orchestrator.model.errors import EC2Error
 from orchestrator.model.kms import EBS_ALIAS, Key, KeyUnavailable, RegionSettings, find_named
 from orchestrator.model.layer import GIB, Layer
 from orchestrator.model.snapshot import Snapshot
+from orchestrator.model.volume import Volume
 
 
 def region_settings(call: Call) -> RegionSettings:
@@ -64,6 +65,12 @@ def _usable(key: Key) -> Key:
     if key.state != "Enabled":
         raise EC2Error("InvalidKmsKeyId.InvalidState", f"The key '{key.id}' cannot be used: it is {key.state}")
     return key
+
+
+def key_arn(call: Call, encrypted: Volume | Snapshot) -> str:
+    """Of what encrypts it. A key that is gone leaves its name on what it encrypted."""
+    key = call.db.get(Key, encrypted.key_id)
+    return key.arn if key else f"arn:aws:kms:{encrypted.region}:{encrypted.account}:key/{encrypted.key_id}"
 
 
 def choose_key(call: Call, *, encrypted: bool | None, named: str | None, source_key_id: str = "") -> Key | None:

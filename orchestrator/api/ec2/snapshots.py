@@ -15,6 +15,7 @@ from datetime import UTC
 from typing import Final
 from uuid import UUID
 
+from orchestrator.api.ec2.encryption import key_arn
 from orchestrator.api.ec2.freezing import freeze
 from orchestrator.api.ec2.owners import (
     OWNER_ALIASES,
@@ -31,7 +32,6 @@ from orchestrator.model.errors import EC2Error, invalid_parameter, one_of
 from orchestrator.model.filters import FilterTable, boolean
 from orchestrator.model.image import Image
 from orchestrator.model.instance import Instance
-from orchestrator.model.kms import Key
 from orchestrator.model.layer import Layer
 from orchestrator.model.lifecycle import State
 from orchestrator.model.snapshot import NO_VOLUME, Snapshot
@@ -295,7 +295,7 @@ def show_snapshot(call: Call, snapshot: Snapshot, *, described: bool = False) ->
         "Tags": tag_set(snapshot.tags) if snapshot.account == call.account else [],
     }
     if snapshot.key_id:
-        shown["KmsKeyId"] = _key_arn(call, snapshot)
+        shown["KmsKeyId"] = key_arn(call, snapshot)
     if alias := owner_alias(snapshot):
         shown["OwnerAlias"] = alias
     if transfer := transfer_type(snapshot):
@@ -313,12 +313,6 @@ def show_snapshot(call: Call, snapshot: Snapshot, *, described: bool = False) ->
         if layer is not None and layer.data_key:
             shown["DataEncryptionKeyId"] = _data_key_id(layer.data_key)
     return shown
-
-
-def _key_arn(call: Call, snapshot: Snapshot) -> str:
-    key = call.db.get(Key, snapshot.key_id)
-    # A key that was shredded leaves its name on what it encrypted.
-    return key.arn if key else f"arn:aws:kms:{snapshot.region}:{snapshot.account}:key/{snapshot.key_id}"
 
 
 def _data_key_id(data_key: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
+from orchestrator.api.ec2.encryption import key_arn
 from orchestrator.api.ec2.launch_options import Structure
 from orchestrator.api.ec2.new_volumes import DEFAULT_TYPE, new_volume, plan_volume
 from orchestrator.api.ec2.snapshots import usable_snapshot
@@ -19,7 +20,6 @@ from orchestrator.api.operation import Answer, Call, describe, operation
 from orchestrator.model.errors import EC2Error, missing_parameter, one_of
 from orchestrator.model.filters import FilterTable, boolean
 from orchestrator.model.instance import Instance
-from orchestrator.model.kms import Key
 from orchestrator.model.tags import tag_set, tags_at_creation
 from orchestrator.model.volume import Volume, VolumeAttachment
 from orchestrator.model.zone import zone_id
@@ -158,7 +158,7 @@ def show_volume(call: Call, volume: Volume) -> Answer:
         "Tags": tag_set(volume.tags),
     }
     if volume.encrypted:
-        shown["KmsKeyId"] = _key_arn(call, volume.key_id)
+        shown["KmsKeyId"] = key_arn(call, volume)
     if volume.fast_restored:
         shown["FastRestored"] = True
     if volume.initialization_rate_mib_s:
@@ -168,11 +168,6 @@ def show_volume(call: Call, volume: Volume) -> Answer:
     if volume.volume_type == "gp3":
         shown["Throughput"] = volume.throughput_mib_s
     return shown
-
-
-def _key_arn(call: Call, key_id: str) -> str:
-    key = call.db.get(Key, key_id)
-    return key.arn if key is not None else f"arn:aws:kms:{call.region}:{call.account}:key/{key_id}"
 
 
 def show_attachment(volume: Volume, attachment: VolumeAttachment) -> Answer:
