@@ -29,6 +29,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 from uuid import uuid4
@@ -134,6 +135,8 @@ class Store:
         Raises StoreError. `kept_events` is how many audit events stay in the store before older ones are moved out.
         """
         self.path = path
+        # Stands in the place of each commit to the file (tests end the process before and after it).
+        self.around_commit: Callable[[Callable[[], None]], None] = lambda commit: commit()
         self._lock = threading.RLock()
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -277,7 +280,7 @@ class Store:
         if not (tx.changed or tx.wakes or tx.tokens or tx.audit or tx.scrubs):
             return
         with _committed():
-            self._write(tx)
+            self.around_commit(partial(self._write, tx))
         for (kind, resource_id), resource in tx.changed.items():
             if resource is None:
                 self._tables[kind].delete(resource_id)
