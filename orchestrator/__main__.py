@@ -58,7 +58,7 @@ def serve(context: click.Context, /, **flags: Any) -> None:
 def show_config(context: click.Context, /, output: str, **flags: Any) -> None:
     """Show every key, its effective value, and where it came from."""
     config, sources = _load(context, flags)
-    rows = [(key.name, str(getattr(config, key.attribute)), sources[key.attribute], key.about) for key in KEYS]
+    rows = [(key.name, key.shown(getattr(config, key.attribute)), sources[key.attribute], key.about) for key in KEYS]
     if output == "json":
         import json
 
@@ -189,10 +189,9 @@ def audit() -> None:
 @click.pass_context
 def verify_audit(context: click.Context, /, also: tuple[Path, ...], heads: tuple[str, ...], **flags: Any) -> None:
     """Find any change, gap or other order in the audit log; prints its head, for --head of another time."""
-    import sqlite3
-
     from orchestrator import trail
     from orchestrator.model.audit import parse_head
+    from orchestrator.store import StoreError
 
     config, _ = _load(context, flags)
     try:
@@ -200,8 +199,8 @@ def verify_audit(context: click.Context, /, also: tuple[Path, ...], heads: tuple
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     try:
-        verifier = trail.verify(config.state_dir, *also, known=known)
-    except (sqlite3.Error, OSError) as error:
+        verifier = trail.verify(config.state_dir, *also, url=config.store_url, known=known)
+    except (StoreError, OSError) as error:
         raise click.ClickException(f"the audit log of {config.state_dir} cannot be read: {error}") from error
     for problem in verifier.problems:
         click.echo(problem, err=True)
@@ -226,16 +225,15 @@ def verify_audit(context: click.Context, /, also: tuple[Path, ...], heads: tuple
 @click.pass_context
 def list_audit(context: click.Context, /, last: int, output: str, **flags: Any) -> None:
     """List calls of all accounts, oldest first."""
-    import sqlite3
-
     from orchestrator import trail
+    from orchestrator.store import StoreError
 
     names = ("event", "user", "account", "access_key", "source", "error", "write", "since", "until")
     wanted = trail.Wanted(**{name: flags.pop(name) for name in names})
     config, _ = _load(context, flags)
     try:
-        found = trail.select(config.state_dir, wanted, last)
-    except (sqlite3.Error, OSError) as error:
+        found = trail.select(config.state_dir, wanted, last, config.store_url)
+    except (StoreError, OSError) as error:
         raise click.ClickException(f"the audit log of {config.state_dir} cannot be read: {error}") from error
     for event in found:
         click.echo(trail.as_json(event) if output == "json" else trail.as_line(event))

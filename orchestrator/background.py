@@ -160,6 +160,7 @@ class Background:
         command = [sys.executable, "-P", "-m", "orchestrator", "serve", *as_flags(self.config)]
         # What the environment says is among the flags by now, with paths that do not depend on where we are.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ORC_")}
+        environment["ORC_STORE_URL"] = self.config.store_url  # not among the flags: it may have a password
         environment["PATH"] = environment.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
         environment["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
         with open(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640), "w") as log:
@@ -184,9 +185,11 @@ class Background:
 
 
 def as_flags(config: Config) -> list[str]:
-    """The flags that give this very configuration, whatever the files and the environment say."""
+    """The flags that give this very configuration, whatever the files and the environment say; none for a secret."""
     flags = []
     for key in KEYS:
+        if key.secret:
+            continue
         value = getattr(config, key.attribute)
         if value and key.attribute in ("state_dir", "images_dir", "import_dir", "tls_certificate", "tls_key"):
             value = Path(value).absolute()

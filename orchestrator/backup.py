@@ -1,7 +1,7 @@
 """`orc backup` and `orc restore`: what a deployment is, in one archive, and a state directory made of it.
 
     manifest.json          first: format, schema, what is meant to follow and what is only referred to
-    orchestrator.db        the store as of one instant, whoever writes to it meanwhile
+    orchestrator.db        the store as of one instant, whoever writes to it meanwhile; SQLite's, wherever it is kept
     audit/FIRST-LAST.jsonl the closed segments of the audit log as of the same instant
     keys/master            the master key, as it is protected (by a passphrase, or by the archive's mode alone)
     layers/LAYER.qcow2     with --layers: the disks; then nothing may run that writes to them
@@ -20,7 +20,6 @@ import json
 import os
 import re
 import shutil
-import sqlite3
 import stat
 import struct
 import tarfile
@@ -32,10 +31,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from orchestrator import __version__
+from orchestrator import __version__, database
 from orchestrator.config import Config
-from orchestrator.store import Store, StoreError, copy_store, schema_version
-from orchestrator.trail import segments, sync_directory, verify
+from orchestrator.database.sqlite import sync_directory
+from orchestrator.model.layer import Layer
+from orchestrator.store import Store, StoreError
+from orchestrator.trail import segments, verify
 
 FORMAT = 1
 _NAMES = re.compile(
@@ -71,8 +72,7 @@ class Made:
 def backup(config: Config, file: Path, *, layers: bool = False, keys: bool = True) -> Made:
     """Write an archive of the deployment to `file`, which must not be there. A controller may run, unless `layers`."""
     state_dir = config.state_dir
-    source = state_dir / "orchestrator.db"
-    if not source.is_file():
+    if not database.exists(state_dir, config.store_url):
         raise BackupError(f"{state_dir} has no state to back up: set --state-dir to where the controller keeps it")
     if file.exists():
         raise BackupError(f"{file} is there already: choose another name, or remove it")
@@ -81,12 +81,11 @@ def backup(config: Config, file: Path, *, layers: bool = False, keys: bool = Tru
             if layers:
                 stack.enter_context(_alone(state_dir))
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".backup-", dir=file.absolute().parent)))
-            with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as db:
-                schema_version(db, source)
-                copy_store(db, work / "orchestrator.db")
+            with database.reading(state_dir / database.FILE, config.store_url) as rows:
+                rows.copy_to(work / database.FILE)
             made = _write_archive(state_dir, work, file, layers=layers, keys=keys)
         sync_directory(file.absolute().parent)
-    except (sqlite3.Error, StoreError) as error:
+    except StoreError as error:
         raise BackupError(f"the state cannot be read: {error}") from error
     except (OSError, tarfile.TarError) as error:
         raise BackupError(f"{file} cannot be written: {error}") from error
@@ -94,13 +93,12 @@ def backup(config: Config, file: Path, *, layers: bool = False, keys: bool = Tru
 
 
 def _write_archive(state_dir: Path, work: Path, file: Path, *, layers: bool, keys: bool) -> Made:
-    store = work / "orchestrator.db"
-    with closing(sqlite3.connect(store)) as db:
-        first, last = db.execute("SELECT coalesce(min(number), 0), coalesce(max(number), 0) FROM audit").fetchone()
-        rows = db.execute("SELECT id FROM resource WHERE kind = 'layer' ORDER BY id").fetchall()
-        resources = int(db.execute("SELECT count(*) FROM resource").fetchone()[0])
-        written = db.execute("SELECT value FROM meta WHERE name = 'audit_head'").fetchone()
-    named = [row[0] for row in rows]
+    store = work / database.FILE
+    with database.reading(store) as rows:
+        first, last = rows.event_range()
+        named = rows.ids(Layer.KIND)
+        resources = rows.count("resource")
+        written = rows.meta(database.AUDIT_HEAD) or ""
     # What was moved out after the copy was made is in the copy.
     closed = [each for each in segments(state_dir / "audit") if not first or each.first < first]
     files = {"orchestrator.db": store} | {f"audit/{each.path.name}": each.path for each in closed}
@@ -116,7 +114,7 @@ def _write_archive(state_dir: Path, work: Path, file: Path, *, layers: bool, key
         "version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "state_dir": str(state_dir),
-        "audit_head": written[0] if written else "",
+        "audit_head": written,
         "files": sorted(files),
         "referred_layers": referred,
     }
@@ -138,8 +136,8 @@ def _write_archive(state_dir: Path, work: Path, file: Path, *, layers: bool, key
     return Made(last or _number(written), resources, in_layers, referred, size)
 
 
-def _number(written: tuple[str] | None) -> int:
-    return int(written[0].partition(":")[0]) if written else 0
+def _number(head: str) -> int:
+    return int(head.partition(":")[0]) if head else 0
 
 
 def _layer_files(state_dir: Path, named: list[str]) -> Iterator[tuple[str, Path]]:
@@ -216,6 +214,8 @@ class _Summed:
 def restore(config: Config, file: Path, owner: tuple[int, int] | None = None) -> Made:
     """Make the state directory, which must not be there or be empty, of an archive. All of it or nothing.
 
+    With store.url the rows go to that database, which must be empty, wherever they came from.
+
     `owner` is the user and group that QEMU runs as here; None leaves the disks to whoever restores them.
     """
     state_dir = config.state_dir.absolute()
@@ -226,12 +226,13 @@ def restore(config: Config, file: Path, owner: tuple[int, int] | None = None) ->
         staging = Path(tempfile.mkdtemp(prefix=f".{state_dir.name}-restoring-", dir=state_dir.parent))
         try:
             made = _restore(file, staging, owner)
-            staging.rename(state_dir)
+            with _to_server(staging, config.store_url):
+                staging.rename(state_dir)
         except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
+            shutil.rmtree(staging if staging.exists() else state_dir, ignore_errors=True)
             raise
         sync_directory(state_dir.parent)
-    except (sqlite3.Error, StoreError) as error:
+    except StoreError as error:
         raise BackupError(f"{file} cannot be restored: {error}") from error
     except OSError as error:
         raise BackupError(f"{file} cannot be restored to {state_dir}: {error}") from error
@@ -251,15 +252,15 @@ def _restore(file: Path, staging: Path, owner: tuple[int, int] | None) -> Made:
         raise BackupError(f"{file} is damaged: {', '.join(changed)} is not what was written")
     for name in ("manifest.json", "sums.json"):
         (staging / name).unlink()
-    database = staging / "orchestrator.db"
-    if not database.is_file():
+    restored = staging / database.FILE
+    if not restored.is_file():
         raise BackupError(f"{file} has no store")
     verifier = verify(staging)
     if verifier.problems:
         raise BackupError(f"{file} has an audit log that is not whole: {verifier.problems[0]}")
     if str(verifier.head) != manifest.get("audit_head") and verifier.head.number:
         raise BackupError(f"{file} has another audit log than it says")
-    with closing(Store(database)) as store:  # read row by row, and upgraded if it is older
+    with closing(Store(restored)) as store:  # read row by row, and upgraded if it is older
         rows = sum(len(table.rows) for table in store._tables.values())
     with suppress(FileNotFoundError):
         (staging / "orchestrator.lock").unlink()
@@ -267,6 +268,21 @@ def _restore(file: Path, staging: Path, owner: tuple[int, int] | None) -> Made:
     referred = tuple(str(name) for name in manifest.get("referred_layers", ()))
     layers = sum(1 for name in sums if name.startswith("layers/"))
     return Made(verifier.head.number, rows, layers, referred, file.stat().st_size)
+
+
+@contextmanager
+def _to_server(staging: Path, url: str) -> Iterator[None]:
+    """The rows that were checked in a file are in the database at `url`, if there is one, when the block is left."""
+    if not url:
+        yield
+        return
+    file = staging / database.FILE
+    with ExitStack() as stack:
+        rows = stack.enter_context(database.reading(file))
+        stack.enter_context(database.fill_server(url, rows, staging / database.MARK))
+        for path in staging.glob(f"{database.FILE}*"):
+            path.unlink()
+        yield
 
 
 def _protect(staging: Path, owner: tuple[int, int] | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -24,13 +25,20 @@ class ConfigError(Exception):
     """A key or value that cannot be used; the message names it and says what is allowed."""
 
 
-def _key(default: Any, about: str, *, allowed: tuple[str, ...] = (), name: str = "") -> Any:
-    return field(default=default, metadata={"about": about, "allowed": allowed, "name": name})
+def _key(default: Any, about: str, *, allowed: tuple[str, ...] = (), name: str = "", secret: bool = False) -> Any:
+    metadata = {"about": about, "allowed": allowed, "name": name, "secret": secret}
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     state_dir: Path = _key(Path("/var/lib/orchestrator"), "where everything is kept; one controller per directory")
+    store_url: str = _key(
+        "",
+        "a PostgreSQL database for the state, postgresql://USER@HOST/DATABASE; empty: a SQLite file in state_dir",
+        name="store.url",
+        secret=True,
+    )
     host: str = _key(
         "libvirt", "what runs the instances: real machines, or none (API only)", allowed=("libvirt", "memory")
     )
@@ -84,6 +92,12 @@ class Config:
     )
     stop_timeout_s: int = _key(120, "how long a guest may take to shut down before its plug is pulled")
     reboot_timeout_s: int = _key(240, "how long a guest may take to reboot before it is reset")
+    after_host_boot: str = _key(
+        "start",
+        "what becomes of instances that ran when the host went down: started again, or stopped and left so",
+        allowed=("start", "stop"),
+        name="instances.after_host_boot",
+    )
     quotas: str = _key(
         "", "how much an account may have in a region, where not as usual: 'instances=100 vpcs=5 vcpus=none'"
     )
@@ -95,6 +109,14 @@ class Config:
     rate_write: str = _key("1000/500", "calls that change something", name="api.rate_write")
     rate_intensive: str = _key(
         "1000/400", "calls that cost most, such as RunInstances and CreateSnapshot", name="api.rate_intensive"
+    )
+    rate_unproven: str = _key(
+        "200/2",
+        "calls of one address that fail authentication; those that do not are not held up",
+        name="api.rate_unproven",
+    )
+    connections_per_address: int = _key(
+        1024, "how many connections one address may have to the API at once", name="api.connections_per_address"
     )
     audit_kept: int = _key(
         20_000,
@@ -160,6 +182,11 @@ class Key:
     default: Any
     about: str
     allowed: tuple[str, ...]
+    secret: bool = False  # a URL that may have a password
+
+    def shown(self, value: Any) -> str:
+        """`value` for people to see."""
+        return without_password(str(value)) if self.secret else str(value)
 
     @property
     def variable(self) -> str:
@@ -171,7 +198,14 @@ class Key:
 
 
 KEYS: tuple[Key, ...] = tuple(
-    Key(f.name, f.metadata["name"] or f.name, f.default, f.metadata["about"], f.metadata["allowed"])
+    Key(
+        f.name,
+        f.metadata["name"] or f.name,
+        f.default,
+        f.metadata["about"],
+        f.metadata["allowed"],
+        f.metadata["secret"],
+    )
     for f in fields(Config)
 )
 
@@ -201,11 +235,22 @@ def load(
             values[key.attribute] = _convert(key, environment[key.variable], key.variable)
             sources[key.attribute] = key.variable
         if flags and flags.get(key.attribute) is not None:
+            if key.secret and key.shown(flags[key.attribute]) != str(flags[key.attribute]):
+                raise ConfigError(
+                    f"{key.flag}: everybody on this machine sees a password on a command line: put it into the "
+                    f"configuration file, {key.variable} or the file that PGPASSFILE names"
+                )
             values[key.attribute] = _convert(key, flags[key.attribute], key.flag)
             sources[key.attribute] = key.flag
     config = Config(**values)
     _check(config)
     return config, sources
+
+
+def without_password(url: str) -> str:
+    """With `***` in the place of each password."""
+    hidden = re.sub(r"^([a-z]+://[^:/?#@]*:).*@", r"\1***@", url)
+    return re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1***", hidden)
 
 
 def _find_file(environment: Mapping[str, str], file: Path | None) -> Path | None:
@@ -256,6 +301,8 @@ def _convert(key: Key, value: Any, source: str) -> Any:
 
 def _check(config: Config) -> None:
     config.region_zones()
+    if config.store_url and not config.store_url.startswith(("postgresql://", "postgres://")):
+        raise ConfigError("store.url: expected postgresql://[USER@]HOST[:PORT]/DATABASE, or nothing")
     if not 0 <= config.port <= 65535:
         raise ConfigError(f"port: {config.port} is not between 0 (any free one) and 65535")
     for name in ("cpu_overcommit", "memory_overcommit", "workers"):
@@ -267,6 +314,8 @@ def _check(config: Config) -> None:
         raise ConfigError(f"audit.kept: {config.audit_kept} must be at least 1000")
     config.quota_table()
     config.rates()
+    if config.connections_per_address < 1:
+        raise ConfigError(f"api.connections_per_address: {config.connections_per_address} must be at least 1")
     if config.max_depth < 2:
         raise ConfigError(f"storage.max_depth: {config.max_depth} must be at least 2: a volume and what it is made of")
     if config.public_bridge and config.public_range == "auto":

@@ -11,7 +11,6 @@ threads. Guests do not depend on it: they run on when it ends, and are found aga
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import logging
 import os
@@ -29,11 +28,14 @@ from pathlib import Path
 
 from aiohttp import web
 
+from orchestrator import database
 from orchestrator.api import patience
 from orchestrator.api.gateway import Gateway
 from orchestrator.api.operation import LayerUse, Settings
 from orchestrator.config import Config
+from orchestrator.garbage import short_searches
 from orchestrator.host import Host, HostError, Probe, Router, ranges
+from orchestrator.host.probe import boot_id
 from orchestrator.keys import open_key_ring
 from orchestrator.metadata.server import MetadataServer
 from orchestrator.model.account import ANONYMOUS_ACCOUNT, AccessKey, Account
@@ -69,6 +71,7 @@ log = logging.getLogger(__name__)
 
 API_THREADS = 16
 SIMULATED_RANGE = "198.18.0.0/16"  # on the in-memory host nothing is routed, so it may be large
+_BOOT = "boot"  # meta: the host's boot in which a controller ran last
 GRACE_S = 20.0  # for requests and steps in flight, when told to end
 
 
@@ -176,7 +179,7 @@ def _as_os_error() -> Iterator[None]:
 def open_store(config: Config) -> Store:
     # Others may pass through, since QEMU runs as another user; what is secret is closed file by file.
     config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
-    return Store(config.state_dir / "orchestrator.db", kept_events=config.audit_kept)
+    return Store(config.state_dir / database.FILE, url=config.store_url, kept_events=config.audit_kept)
 
 
 def deployment_id(store: Store) -> str:
@@ -186,6 +189,11 @@ def deployment_id(store: Store) -> str:
         known = secrets.token_hex(4)
         store.set_meta("deployment", known)
     return known
+
+
+def has_booted(store: Store, boot: str) -> bool:
+    """Whether the host has booted since a controller of this store ran on it."""
+    return store.meta(_BOOT) not in (None, boot)
 
 
 def settle_public_range(config: Config, store: Store) -> Config:
@@ -261,6 +269,7 @@ class Controller:
         self._stopped = asyncio.Event()
         event_loop.set_default_executor(ThreadPoolExecutor(max_workers=API_THREADS, thread_name_prefix="api"))
         async with AsyncExitStack() as stack:
+            boot = boot_id()
             instances: list[Instances] = []
 
             def saw(instance_id: str, phase: str) -> None:
@@ -312,11 +321,21 @@ class Controller:
                 self._clock,
                 any_credentials=self.config.auth == "any",
             )
+
+            def lost() -> None:
+                loop.stop(0.0)  # from now on the host is another controller's
+                self.stop()
+
+            self.store.on_lost(lost)
             self.store.trail.start()
             stack.push_async_callback(event_loop.run_in_executor, None, self.store.trail.stop)
             metadata.start(event_loop)
             stack.push_async_callback(metadata.stop)
-            gc.freeze()  # models and the store's rows stay: no collection needs to look at them again
+            if self.config.after_host_boot == "stop" and has_booted(self.store, boot):
+                instances[0].stop_all()
+            if self.store.meta(_BOOT) != boot:
+                self.store.set_meta(_BOOT, boot)
+            stack.enter_context(short_searches())  # models and the store's rows are there by now
             self._look_at_everything(loop)
             loop.wake_all((Key.KIND, key_id) for key_id in calendar.due())
             self.host.compute.watch(lambda name: loop.wake(Instance.KIND, name))
@@ -330,8 +349,8 @@ class Controller:
             )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            site = web.TCPSite(runner, self.config.address, self.config.port, ssl_context=self._tls())
-            await site.start()
+            for door in patience.listen(self.config.address, self.config.port, self.config.connections_per_address):
+                await web.SockSite(runner, door, ssl_context=self._tls()).start()
             if runner.server is not None:
                 stack.callback(event_loop.create_task(gateway.patience.cut_silent(runner.server)).cancel)
             port = runner.addresses[0][1]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 import click
 
+from orchestrator import database
 from orchestrator.config import Config
 from orchestrator.controller import build_host, deployment_id, open_store
 from orchestrator.host import Host, HostError, ranges
@@ -53,8 +53,10 @@ def doctor(config: Config, ask: Ask | None, *, fix: bool, yes: bool, as_json: bo
 
 def examine(config: Config, *, accelerator: str = "") -> list[Finding]:
     """Every finding. `accelerator` is what a trial of KVM said before; without it KVM is tried now."""
+    found = _check_store(config)
     if config.host == "memory":
-        return [Finding(check="host", standing=Standing.OK, text="the in-memory host needs nothing of this one")]
+        text = "the in-memory host needs nothing of this one"
+        return [*found, Finding(check="host", standing=Standing.OK, text=text)]
     state = recorded(config)
     expected = Expectation(
         state_dir=config.state_dir,
@@ -65,7 +67,19 @@ def examine(config: Config, *, accelerator: str = "") -> list[Finding]:
         router_ranges=state.vpc_ranges or (DEFAULT_VPC_CIDR,),
         accelerator=accelerator,
     )
-    return check_host(expected)
+    return [*found, *check_host(expected)]
+
+
+def _check_store(config: Config) -> list[Finding]:
+    """Whether a database at a URL can be used; a file of our own says so when it is opened."""
+    if not config.store_url:
+        return []
+    try:
+        text, risks = database.check_server(config.store_url)
+    except StoreError as error:
+        return [Finding(check="store", standing=Standing.FAILURE, text=str(error))]
+    standing = Standing.WARNING if risks else Standing.OK
+    return [Finding(check="store", standing=standing, text="; ".join([text, *risks]))]
 
 
 def _public_range(config: Config, state: Recorded) -> str:
@@ -154,17 +168,16 @@ class Recorded:
 
 
 def recorded(config: Config) -> Recorded:
-    path = config.state_dir / "orchestrator.db"
-    if not path.exists():
+    if not state_exists(config):
         return Recorded()
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-            meta = dict(db.execute("SELECT name, value FROM meta"))
-            documents = db.execute("SELECT document FROM resource WHERE kind = ?", (Vpc.KIND,)).fetchall()
-    except sqlite3.Error:
+        with database.reading(config.state_dir / database.FILE, config.store_url) as rows:
+            meta = {row[0]: row[1] for row in rows.table("meta")}
+            documents = rows.documents(Vpc.KIND)
+    except StoreError:
         return Recorded()  # opening it for real will say what is wrong with it
     boot, _, verdict = meta.get("accelerator", "").partition(" ")
-    vpc_ranges = {json.loads(document)["cidr"] for (document,) in documents}
+    vpc_ranges = {json.loads(document)["cidr"] for document in documents}
     return Recorded(
         deployment=meta.get("deployment", ""),
         accelerator=verdict if boot == boot_id() else "",
@@ -179,7 +192,7 @@ def recorded_accelerator(config: Config) -> str:
 
 
 def state_exists(config: Config) -> bool:
-    return (config.state_dir / "orchestrator.db").exists()
+    return database.exists(config.state_dir, config.store_url)
 
 
 # --- leaks ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from orchestrator import doctor
+from orchestrator import database, doctor
 from orchestrator.background import Background, BackgroundError
 from orchestrator.config import Config
 from orchestrator.controller import open_store, run_directory
@@ -171,13 +171,15 @@ class Down:
         directory = self.config.state_dir.absolute()
         if self.background.pid() is not None:
             raise DownError(f"a controller still uses {directory}: leave --keep-controller out to purge")
-        if not (directory / "orchestrator.db").is_file() or directory.is_symlink():
-            raise DownError(f"{directory} does not look like a state directory (no orchestrator.db); left alone")
+        url = self.config.store_url
+        if not database.exists(directory, url) or directory.is_symlink():
+            wanted = database.MARK if url else database.FILE
+            raise DownError(f"{directory} does not look like a state directory (no {wanted}); left alone")
         if not self._confirm(f"Remove {directory} with all images, volumes and credentials in it?"):
             raise DownError(f"{directory} is left as it is")
         with self.progress.step("state", f"removing {directory}") as say:
             shutil.rmtree(directory)
-            say(f"{directory} is removed")
+            say(f"{directory} is removed" + (f"; {database.shown(url)} is left: drop it" if url else ""))
 
     def _confirm(self, question: str) -> bool:
         if self.extent.yes or os.environ.get("CI"):

@@ -17,12 +17,11 @@ import json
 import logging
 import os
 import re
-import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +30,8 @@ from uuid import uuid4
 
 import msgspec
 
+from orchestrator.database import AUDIT_HEAD, FILE, Batch, Database, StoreError, reading
+from orchestrator.database.sqlite import sync_directory
 from orchestrator.model.audit import Head, Link, Verifier, parse_head, parse_line
 
 log = logging.getLogger(__name__)
@@ -46,10 +47,7 @@ _BATCH = 1000
 _DROPPED_AT_ONCE = 200  # rows, while nobody else can write
 PAUSE_S = 0.002  # between such steps, so that whoever waits is next
 _YIELD_EACH = 8  # events, between which requests may have the interpreter
-_HEAD = "audit_head"
 _NAME = re.compile(r"([0-9]{12,19})-([0-9]{12,19})\.jsonl")
-
-SCHEMA = "CREATE TABLE IF NOT EXISTS audit (number INTEGER PRIMARY KEY, hash BLOB NOT NULL, document BLOB NOT NULL)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +66,12 @@ class Segment:
 
 
 class Trail:
-    """The log of one store. `lock` is the store's: it is held by whoever uses `db`."""
+    """The log of one store. `lock` is the store's: it is held by whoever uses `database`; `commit` writes to that."""
 
     def __init__(
         self,
-        db: sqlite3.Connection,
+        database: Database,
+        commit: Callable[[Batch, Callable[[], None]], None],
         lock: threading.RLock,
         directory: Path,
         *,
@@ -83,7 +82,8 @@ class Trail:
         self.directory = directory
         self.kept_events = kept_events
         self._segment_events = segment_events
-        self._db = db
+        self._database = database
+        self._commit = commit
         self._lock = lock
         self._tidy = tidy
         self._encoder = msgspec.json.Encoder()
@@ -93,8 +93,8 @@ class Trail:
         self._condition = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
-        row = db.execute("SELECT value FROM meta WHERE name = ?", (_HEAD,)).fetchone()
-        self.head = parse_head(row[0]) if row else Head()
+        written = database.meta(AUDIT_HEAD)
+        self.head = parse_head(written) if written else Head()
 
     # --- writing ---
 
@@ -105,21 +105,19 @@ class Trail:
             text = json.dumps(event, separators=(",", ":"), default=str, ensure_ascii=False)
             return text.encode("utf-8", "replace")  # what is read again has no half characters
 
-    def insert(self, documents: Iterable[bytes]) -> Head:
-        """Inside a transaction of the store's: the head as it is once that is committed, for `advance`."""
+    def chain(self, documents: Iterable[bytes], batch: Batch) -> Head:
+        """Have them written with `batch`: the head as it is once that is committed, for `advance`."""
         head = self.head
-        links: list[tuple[int, bytes, bytes]] = []
         for document in documents:
             link = head.extend(document)
-            links.append((link.number, link.hash, document))
+            batch.events.append((link.number, link.hash, document))
             head = Head(link.number, link.hash)
-        if links:
-            self._db.executemany("INSERT INTO audit VALUES (?, ?, ?)", links)
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_HEAD, str(head)))
+        if batch.events:
+            batch.meta[AUDIT_HEAD] = str(head)
         return head
 
     def advance(self, head: Head) -> None:
-        """The transaction of `insert` is committed."""
+        """The batch of `chain` is committed."""
         self.head = head
 
     def note(self, make: Callable[[], Event]) -> None:
@@ -134,12 +132,14 @@ class Trail:
                 self._condition.notify()
 
     def flush(self) -> None:
-        """Write what is noted. sqlite3.Error when that cannot be: it stays noted."""
+        """Write what is noted. StoreUnavailable when that cannot be: it stays noted."""
         with self._written_alone:
             while self._noted or self._lost:
                 self._write_batch()
 
     def _write_batch(self) -> None:
+        with self._lock:
+            self._database.settle()  # a batch of before may turn out to be written
         lost, taken = self._lost, [self._noted[i] for i in range(min(_BATCH, len(self._noted)))]
         documents = []
         for position, make in enumerate(taken, 1):
@@ -148,19 +148,18 @@ class Trail:
                 time.sleep(0)
         if lost:
             documents.append(self.encode(_lost_event(lost)))
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                head = self.insert(documents)
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+
+        def done() -> None:
             self.advance(head)
-        self._lost -= lost
-        for _ in taken:
-            self._noted.popleft()
+            self._lost -= lost
+            for _ in taken:
+                self._noted.popleft()
+
+        with self._lock:
+            self._database.settle()
+            batch = Batch()
+            head = self.chain(documents, batch)
+            self._commit(batch, done)
 
     def _document(self, make: Callable[[], Event]) -> bytes:
         try:
@@ -186,7 +185,7 @@ class Trail:
             self._thread = None
         try:
             self.flush()
-        except sqlite3.Error as error:
+        except StoreError as error:
             log.error("%d events of the audit log are lost: %s", len(self._noted), error)
         log.info("the audit log ends with %s", self.head)
 
@@ -207,7 +206,7 @@ class Trail:
                 if self.move_out():
                     self._tidy()
                 delay_s = WRITE_EACH_S
-            except (sqlite3.Error, OSError) as error:
+            except (StoreError, OSError) as error:
                 delay_s = min(30.0, delay_s * 2)
                 log.error("the audit log cannot be written: %s; again in %.0f s", error, delay_s)
 
@@ -220,8 +219,7 @@ class Trail:
         while (first := self._first()) and self.head.number - first + 1 >= self.kept_events + self._segment_events:
             last = first + self._segment_events - 1
             with self._lock:
-                sql = "SELECT number, hash, document FROM audit WHERE number BETWEEN ? AND ? ORDER BY number"
-                links = [Link(*row) for row in self._db.execute(sql, (first, last))]
+                links = [Link(*row) for row in self._database.events(first, last)]
             if len(links) != self._segment_events:
                 log.error("events %d to %d of the audit log are not whole: they stay where they are", first, last)
                 break
@@ -247,7 +245,7 @@ class Trail:
 
     def _first(self) -> int:
         with self._lock:
-            return int(self._db.execute("SELECT coalesce(min(number), 0) FROM audit").fetchone()[0])
+            return self._database.event_range()[0]
 
     def _drop_moved(self) -> None:
         """What is in a segment goes from the table, a little at a time: others write in between."""
@@ -255,7 +253,7 @@ class Trail:
         last = found[-1].last if found else 0
         while 0 < (first := self._first()) <= last:
             with self._lock:
-                self._db.execute("DELETE FROM audit WHERE number <= ?", (min(last, first + _DROPPED_AT_ONCE - 1),))
+                self._database.forget_events(min(last, first + _DROPPED_AT_ONCE - 1))
             time.sleep(PAUSE_S)
 
     # --- reading ---
@@ -263,13 +261,12 @@ class Trail:
     def newest(self, below: int = 0, containing: Sequence[bytes] = ()) -> Iterator[tuple[int, bytes | None]]:
         """Numbers and documents from the newest event (or the one before `below`) back to the oldest; None for a
         document that has not all of `containing`."""
-        with suppress(sqlite3.Error):
+        with suppress(StoreError):
             self.flush()
         number = min(below - 1, self.head.number) if below else self.head.number
         while number > 0:
             with self._lock:
-                sql = "SELECT number, document FROM audit WHERE number <= ? ORDER BY number DESC LIMIT ?"
-                rows = self._db.execute(sql, (number, _BATCH)).fetchall()
+                rows = self._database.events_before(number, _BATCH)
             if not rows:
                 break
             for row_number, document in rows:
@@ -295,23 +292,23 @@ def segments(*directories: Path) -> list[Segment]:
     return sorted(found, key=lambda segment: (segment.first, segment.last))
 
 
-def read_all(state_dir: Path, *more: Path, verifier: Verifier | None = None) -> Iterator[Link]:
-    """Every event that is on the disk, oldest first, whether a controller runs or not; checked by `verifier`.
+def read_all(state_dir: Path, *more: Path, url: str = "", verifier: Verifier | None = None) -> Iterator[Link]:
+    """Every event that is written, oldest first, whether a controller runs or not; checked by `verifier`.
 
-    `more` are directories with segments that were taken elsewhere. Raises sqlite3.Error and OSError.
+    `url` is the database's, if it has one. `more` are directories with segments that were taken elsewhere. Raises
+    StoreError and OSError.
     """
     verifier = verifier or Verifier()
-    uri = f"{(state_dir / 'orchestrator.db').absolute().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as db:
-        db.execute("BEGIN")  # what is moved to a segment from now on is still seen here
-        row = db.execute("SELECT value FROM meta WHERE name = ?", (_HEAD,)).fetchone()
+    # What is moved to a segment from now on is still seen among these rows.
+    with reading(state_dir / FILE, url) as found:
+        written_head = found.meta(AUDIT_HEAD)
         try:
-            written = parse_head(row[0]) if row else Head()
+            written = parse_head(written_head) if written_head else Head()
         except ValueError as error:
             verifier.say(f"the store's note of the newest event is damaged: {error}")
             written = Head()
-        rows = db.execute("SELECT number, hash, document FROM audit ORDER BY number")
-        first = rows.fetchone()
+        rows = found.table("audit")
+        first = next(rows, None)
         # While a segment's rows are being removed they are in both places: the file is read.
         waiting = [_link(first)] if first else []
         for segment in segments(state_dir / "audit", *more):
@@ -324,7 +321,7 @@ def read_all(state_dir: Path, *more: Path, verifier: Verifier | None = None) -> 
                 verifier.say(f"{segment.path.name} ends with event {verifier.head.number}")
         moved = verifier.head.number
         rest = (link for link in _chained(waiting, rows) if link.number > moved)
-        yield from verifier.follow(rest, "orchestrator.db")
+        yield from verifier.follow(rest, "the store" if url else FILE)
         verifier.end(written)
 
 
@@ -341,10 +338,10 @@ def _link(row: Any) -> Link:
     return Link(number, digest, document)
 
 
-def verify(state_dir: Path, *more: Path, known: Iterable[Head] = ()) -> Verifier:
-    """Follow the whole chain of a state directory. Raises sqlite3.Error and OSError."""
+def verify(state_dir: Path, *more: Path, url: str = "", known: Iterable[Head] = ()) -> Verifier:
+    """Follow the whole chain of a deployment. Raises StoreError and OSError."""
     verifier = Verifier(known)
-    for _ in read_all(state_dir, *more, verifier=verifier):
+    for _ in read_all(state_dir, *more, url=url, verifier=verifier):
         pass
     return verifier
 
@@ -379,9 +376,9 @@ class Wanted:
         )
 
 
-def select(state_dir: Path, wanted: Wanted, last: int = 0) -> list[Event]:
-    """The newest `last` (0: all) of what is wanted, oldest first. Raises sqlite3.Error and OSError."""
-    events = (msgspec.json.decode(link.document) for link in read_all(state_dir))
+def select(state_dir: Path, wanted: Wanted, last: int = 0, url: str = "") -> list[Event]:
+    """The newest `last` (0: all) of what is wanted, oldest first. Raises StoreError and OSError."""
+    events = (msgspec.json.decode(link.document) for link in read_all(state_dir, url=url))
     return list(deque((event for event in events if wanted.has(event)), maxlen=last or None))
 
 
@@ -396,15 +393,6 @@ def as_line(event: Event) -> str:
     service = str(event.get("eventSource", "")).removesuffix(".amazonaws.com")
     parts = [event.get("eventTime"), f"{service}.{event.get('eventName')}", event.get("errorCode") or "OK", who]
     return "  ".join(repr(str(part))[1:-1] for part in (*parts, event.get("sourceIPAddress"), event.get("awsRegion")))
-
-
-def sync_directory(directory: Path) -> None:
-    """Have what was renamed in it be so after a crash too."""
-    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(held)
-    finally:
-        os.close(held)
 
 
 def _lost_event(count: int) -> Event:

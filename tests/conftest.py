@@ -22,6 +22,8 @@ import pytest
 
 from orchestrator.api.signature import sign
 
+from .postgres import PostgresServer
+
 
 class Clock:
     """Time that passes when a test says so."""
@@ -53,13 +55,15 @@ class Serving:
         self.environment = {**inherited, "ORC_NETWORK_EGRESS": "off", **(environment or {})}
         self.process: subprocess.Popen[str] | None = None
         self.endpoint = ""
+        self.program: tuple[str, ...] = ("-m", "orchestrator")
+        self.command_before: tuple[str, ...] = ()  # what the controller is started by
 
     def start(self, deadline_s: float = 60.0) -> None:
-        command = [sys.executable, "-m", "orchestrator", "serve", "--state-dir", str(self.state_dir)]
+        command = [sys.executable, *self.program, "serve", "--state-dir", str(self.state_dir)]
         port = self.endpoint.rpartition(":")[2] or "0"
         self.log = self.state_dir.with_suffix(".log").open("a")  # closed by `end`
         self.process = subprocess.Popen(
-            [*command, "--port", port, *self.flags],
+            [*self.command_before, *command, "--port", port, *self.flags],
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
@@ -165,3 +169,14 @@ def serving(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
     for made in started:
         if made.process is not None and made.process.poll() is None:
             made.end()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real server, for tests that leave it running."""
+    server = PostgresServer(durable=False)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()

@@ -72,7 +72,7 @@ def test_segments_and_rows_are_one_chain(written: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in (written / "audit").iterdir()} == {0o400}
     store = open_store(written / "orchestrator.db")
     assert [each["eventName"] for each in store.events(100)] == [f"Call{number}" for number in range(57, 0, -1)]
-    assert store._db.execute("SELECT min(number), count(*) FROM audit").fetchone() == (31, 27)
+    assert [tuple(row) for row in store._database.query("SELECT min(number), count(*) FROM audit")] == [(31, 27)]
     store.close()
 
 
@@ -202,11 +202,11 @@ def test_a_move_that_was_cut_off_is_finished(path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ZeroDivisionError):
         store.trail.move_out()
     monkeypatch.undo()
-    assert store._db.execute("SELECT count(*) FROM audit").fetchone()[0] == 40
+    assert store._database.count("audit") == 40
     assert verify(path.parent).problems == []
     (path.parent / "audit" / "000000000011-000000000020.new").write_bytes(b"half")
     assert store.trail.move_out() == 1
-    assert store._db.execute("SELECT min(number) FROM audit").fetchone()[0] == 21
+    assert store._database.event_range()[0] == 21
     assert [each["eventName"] for each in store.events()] == [f"Call{number}" for number in range(40, 0, -1)]
     store.close()
     assert verify(path.parent).problems == []
@@ -243,13 +243,13 @@ def test_it_can_be_verified_while_it_is_written_and_moved(path: Path) -> None:
 
 def test_what_was_noted_waits_while_it_cannot_be_written(path: Path) -> None:
     store = open_store(path)
-    store._db.execute("PRAGMA query_only=ON").fetchall()
+    store._database.query("PRAGMA query_only=ON")
     store.trail.note(lambda: event(1))
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(StoreUnavailable):
         store.trail.flush()
     with pytest.raises(StoreUnavailable), store.write() as tx:
         tx.record(event(2))
-    store._db.execute("PRAGMA query_only=OFF").fetchall()
+    store._database.query("PRAGMA query_only=OFF")
     store.trail.flush()
     assert [each["eventName"] for each in store.events()] == ["Call1"]
     store.close()

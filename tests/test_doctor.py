@@ -164,6 +164,87 @@ def test_virtlogd_is_started_on_its_own(monkeypatch: pytest.MonkeyPatch, expecte
     assert checks._check_virtlogd(expected).standing is Standing.FAILURE
 
 
+# --- what holds guests ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """libvirt's qemu.conf, on a host with every controller, AppArmor and a QEMU that can filter."""
+    (tmp_path / "mounts").write_text("cgroup /c cgroup rw,cpu,memory,blkio,pids 0 0\n")
+    (tmp_path / "apparmor").write_text("Y\n")
+    (tmp_path / "qemu.conf").touch()
+    monkeypatch.setattr(checks, "_MOUNTS", tmp_path / "mounts")
+    monkeypatch.setattr(checks, "_APPARMOR", tmp_path / "apparmor")
+    monkeypatch.setattr(checks, "_SELINUX", tmp_path / "selinux")
+    monkeypatch.setattr(checks, "_LIBVIRT_CONFIGURATION", tmp_path / "qemu.conf")
+
+    def configure(text: str) -> None:
+        (tmp_path / "qemu.conf").write_text(text)
+
+    return configure
+
+
+@pytest.mark.parametrize(
+    ("mounts", "configuration", "standing", "words"),
+    [
+        ("cgroup /c cgroup rw,cpu,memory,blkio,pids 0 0", "", Standing.OK, ["v1 with cpu"]),
+        ("cgroup /c cgroup ro,cpu,memory,blkio,pids 0 0", "", Standing.WARNING, ["no cgroup", "processors and memory"]),
+        ("proc /proc proc rw 0 0", "", Standing.WARNING, ["no cgroup"]),
+        ("cgroup /c cgroup rw,cpu,blkio,pids 0 0", "", Standing.WARNING, ["without memory", "others' memory"]),
+        (
+            "cgroup /c cgroup rw,cpu,memory,blkio,pids 0 0",
+            'cgroup_controllers = [ "memory", "blkio" ]',
+            Standing.WARNING,
+            ["without cpu", "cgroup_controllers"],
+        ),
+    ],
+)
+def test_controllers_that_are_missing_are_named(
+    configured: Callable[[str], None],
+    expected: Expectation,
+    tmp_path: Path,
+    mounts: str,
+    configuration: str,
+    standing: Standing,
+    words: list[str],
+) -> None:
+    configured(configuration)
+    (tmp_path / "mounts").write_text(mounts + "\n")
+    finding = checks._check_cgroups(expected)
+    assert finding.standing is standing
+    assert all(word in finding.text for word in words), finding.text
+
+
+@pytest.mark.parametrize(
+    ("configuration", "apparmor", "help_text", "word"),
+    [
+        ("", "Y", "-sandbox on", ""),
+        ("seccomp_sandbox = 1", "Y", "-sandbox on", ""),
+        ("seccomp_sandbox = 0", "Y", "-sandbox on", "seccomp_sandbox"),
+        ("", "Y", "", "without a seccomp filter"),
+        ("", "N", "-sandbox on", "neither AppArmor nor SELinux"),
+        ('user = "root"', "Y", "-sandbox on", "as root"),
+        ('security_driver = "none"', "Y", "-sandbox on", "security_driver"),
+    ],
+)
+def test_what_does_not_confine_guests_is_named(
+    configured: Callable[[str], None],
+    host_says: Callable[[Answers], list[str]],
+    expected: Expectation,
+    tmp_path: Path,
+    configuration: str,
+    apparmor: str,
+    help_text: str,
+    word: str,
+) -> None:
+    configured(configuration)
+    (tmp_path / "apparmor").write_text(apparmor)
+    host_says({"qemu-system-x86_64 -help": (0, help_text)})
+    finding = checks._check_confinement(expected)
+    assert finding.standing is (Standing.WARNING if word else Standing.OK)
+    assert (word or "AppArmor and a user") in finding.text
+
+
 # --- networks -------------------------------------------------------------------------------------------------------
 
 

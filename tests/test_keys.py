@@ -290,7 +290,7 @@ def test_one_who_reads_the_store_meanwhile_is_named(tmp_path: Path) -> None:
     import sqlite3
 
     store = Store(tmp_path / "store.db", durable=False)
-    store._db.execute("PRAGMA busy_timeout=10")
+    store._database.query("PRAGMA busy_timeout=10")
     [key, *_] = fill(store, 5)
     reader = sqlite3.connect(store.path)
     try:

@@ -449,11 +449,19 @@ def test_a_controller_that_cannot_start_says_why(config: Config) -> None:
 def test_flags_give_the_same_configuration_from_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     config = Config(
-        state_dir=Path("state"), host="memory", port=0, remote=True, images_dir="images", cpu_overcommit=2.5
+        state_dir=Path("state"),
+        store_url="postgresql://orc:planted@/orc",
+        host="memory",
+        port=0,
+        remote=True,
+        images_dir="images",
+        cpu_overcommit=2.5,
     )
+    assert "planted" not in " ".join(as_flags(config)), "everybody sees a program's arguments"
     flags = dict(flag.split("=", 1) for flag in as_flags(config))
-    assert set(flags) == {key.flag for key in KEYS}
-    again, _ = load({key.attribute: flags[key.flag] for key in KEYS}, {})
+    assert set(flags) == {key.flag for key in KEYS if not key.secret}
+    secret = {"ORC_STORE_URL": config.store_url}
+    again, _ = load({key.attribute: flags[key.flag] for key in KEYS if not key.secret}, secret)
     absolute = {"state_dir": tmp_path / "state", "images_dir": str(tmp_path / "images")}
     assert {key.attribute: getattr(again, key.attribute) for key in KEYS} == {
         key.attribute: absolute.get(key.attribute, getattr(config, key.attribute)) for key in KEYS

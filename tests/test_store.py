@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-import orchestrator.store as store_module
+import orchestrator.database.sqlite as sqlite_module
 from orchestrator.model.key_pair import KeyPair
 from orchestrator.model.vpc import Subnet, default_network
-from orchestrator.store import SCHEMA_VERSION, TOKENS_KEPT, Store, StoreError, StoreUnavailable
+from orchestrator.store import SCHEMA_VERSION, TOKENS_KEPT, Spent, Store, StoreError, StoreUnavailable
 from orchestrator.trail import verify
+
+from .postgres import PostgresServer
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -43,20 +45,54 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "orchestrator.db"
 
 
-def test_every_kind_comes_back_as_it_was(path: Path) -> None:
-    store = Store(path)
+def db_of(store: Store) -> sqlite3.Connection:
+    """What a store in a file uses, to break it."""
+    assert isinstance(store._database, sqlite_module.SQLite)
+    return store._database.db
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a store is: a file, or a database of a real server."""
+
+    path: Path
+    url: str = ""
+
+    def open(self, **options: Any) -> Store:
+        return Store(self.path, url=self.url, **options)
+
+    def sql(self, statement: str) -> list[Any]:
+        """As somebody else than the controller."""
+        if self.url:
+            return PostgresServer.sql(self.url, statement)
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as db:
+            return db.execute(statement).fetchall()
+
+    def verify(self) -> list[str]:
+        return verify(self.path.parent, url=self.url).problems
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.host)])
+def place(request: pytest.FixtureRequest, path: Path) -> Place:
+    if request.param == "sqlite":
+        return Place(path)
+    return Place(path, request.getfixturevalue("postgres").make_database())
+
+
+def test_every_kind_comes_back_as_it_was(place: Place) -> None:
+    store = place.open()
     with store.write() as tx:
         tx.put_all(default_network("1" * 12, "us-east-1", ["us-east-1a", "us-east-1b"], NOW))
     before = {kind: sorted(table.rows.items()) for kind, table in store._tables.items()}
     store.close()
-    reopened = Store(path)
+    reopened = place.open()
     assert {kind: sorted(table.rows.items()) for kind, table in reopened._tables.items()} == before
     assert any(before.values())
     reopened.close()
 
 
-def test_an_exception_undoes_everything(path: Path) -> None:
-    store = Store(path)
+def test_an_exception_undoes_everything(place: Place) -> None:
+    store = place.open()
     with pytest.raises(ZeroDivisionError), store.write() as tx:
         tx.put(key_pair(1))
         tx.wake(key_pair(1))
@@ -66,8 +102,8 @@ def test_an_exception_undoes_everything(path: Path) -> None:
     store.close()
 
 
-def test_a_transaction_reads_its_own_writes_and_others_do_not(path: Path) -> None:
-    store = Store(path)
+def test_a_transaction_reads_its_own_writes_and_others_do_not(place: Place) -> None:
+    store = place.open()
     with store.write() as tx:
         tx.put(key_pair(1))
         tx.put(key_pair(2))
@@ -82,22 +118,67 @@ def test_a_transaction_reads_its_own_writes_and_others_do_not(path: Path) -> Non
     store.close()
 
 
-def test_revisions_only_grow(path: Path) -> None:
+def test_values_are_counted_with_what_a_transaction_has_changed(place: Place) -> None:
+    store = place.open()
+    with store.write() as tx:
+        tx.put_all([key_pair(1), key_pair(2), key_pair(3, "2" * 12)])
+    with store.write() as tx:
+        tx.put(key_pair(4))
+        tx.delete(key_pair(1))
+        tx.put(replace(key_pair(2), account="3" * 12))
+        assert +tx.counts(KeyPair, "account") == {"1" * 12: 1, "2" * 12: 1, "3" * 12: 1}
+        assert store.counts(KeyPair, "account") == {"1" * 12: 2, "2" * 12: 1}
+    assert store.counts(KeyPair, "account") == {"1" * 12: 1, "2" * 12: 1, "3" * 12: 1}
+    store.close()
+
+
+def test_what_need_not_be_on_the_disk_yet_is_in_the_database_all_the_same(place: Place) -> None:
+    store = place.open()
+    with store.write(in_time=True) as tx:
+        tx.put(key_pair(1))
+        tx.wake(key_pair(1))
+    assert store.get(KeyPair, key_pair(1).id) is not None
+    assert place.sql("SELECT id FROM resource WHERE kind = 'key-pair'") == [(key_pair(1).id,)]
+    store.close()
+    store = place.open()
+    assert [(kind, name) for kind, name, _ in store.pending_wakes()] == [("key-pair", key_pair(1).id)]
+    store.close()
+
+
+def test_only_what_may_come_in_time_is_not_synced(path: Path) -> None:
     store = Store(path)
+    db = db_of(store)
+    levels = []
+
+    def commit(write: Any) -> None:
+        write()
+        levels.append(db.execute("PRAGMA synchronous").fetchone()[0])
+
+    db.set_trace_callback(lambda statement: levels.append(statement) if "synchronous=" in statement else None)
+    store.around_commit = commit
+    for in_time in (False, True, False):
+        with store.write(in_time=in_time) as tx:
+            tx.put(key_pair(1))
+    assert levels == [2, "PRAGMA synchronous=NORMAL", "PRAGMA synchronous=FULL", 2, 2]
+    store.close()
+
+
+def test_revisions_only_grow(place: Place) -> None:
+    store = place.open()
     seen = []
     for _ in range(3):
         with store.write() as tx:
             seen.append(tx.put(key_pair(1)).revision)
     store.close()
-    store = Store(path)
+    store = place.open()
     with store.write() as tx:
         seen.append(tx.put(key_pair(2)).revision)
     assert seen == sorted(set(seen))
     store.close()
 
 
-def test_an_index_follows_changes(path: Path) -> None:
-    store = Store(path)
+def test_an_index_follows_changes(place: Place) -> None:
+    store = place.open()
     network = default_network("1" * 12, "us-east-1", ["us-east-1a"], NOW)
     subnet = next(resource for resource in network if isinstance(resource, Subnet))
     with store.write() as tx:
@@ -112,8 +193,8 @@ def test_an_index_follows_changes(path: Path) -> None:
     store.close()
 
 
-def test_a_wake_up_is_kept_until_the_look_that_came_after_it(path: Path) -> None:
-    store = Store(path)
+def test_a_wake_up_is_kept_until_the_look_that_came_after_it(place: Place) -> None:
+    store = place.open()
     heard: list[tuple[str, str]] = []
     store.on_wake(heard.extend)
     with store.write() as tx:
@@ -124,40 +205,40 @@ def test_a_wake_up_is_kept_until_the_look_that_came_after_it(path: Path) -> None
     assert not store.wake_done("key-pair", key_pair(1).id, serial)
     assert len(heard) == 2
     store.close()
-    store = Store(path)
+    store = place.open()
     [(kind, resource_id, serial)] = store.pending_wakes()
     assert store.wake_done(kind, resource_id, serial)
     assert store.pending_wakes() == []
     store.close()
 
 
-def test_a_token_is_spent_with_its_transaction(path: Path) -> None:
-    store = Store(path)
+def test_a_token_is_spent_with_its_transaction(place: Place) -> None:
+    store = place.open()
     with store.write() as tx:
         tx.spend_token("1/us-east-1/ec2/RunInstances", "t", "f", b"answer")
     assert store.token("1/us-east-1/ec2/RunInstances", "t") == ("f", b"answer")
     assert store.token("2/us-east-1/ec2/RunInstances", "t") is None
-    with pytest.raises(sqlite3.IntegrityError), store.write() as tx:
+    with pytest.raises(Spent), store.write() as tx:
         tx.put(key_pair(1))
         tx.spend_token("1/us-east-1/ec2/RunInstances", "t", "f", b"other")
     assert store.get(KeyPair, key_pair(1).id) is None
     store.close()
 
 
-def test_one_controller_per_store(path: Path) -> None:
-    store = Store(path)
+def test_one_controller_per_store(place: Place) -> None:
+    store = place.open()
     with pytest.raises(StoreError, match="in use by another controller"):
-        Store(path)
+        place.open()
     store.close()
-    Store(path).close()
+    place.open().close()
 
 
-def test_a_newer_store_is_refused(path: Path) -> None:
-    store = Store(path)
+def test_a_newer_store_is_refused(place: Place) -> None:
+    store = place.open()
     store.set_meta("schema", str(SCHEMA_VERSION + 1))
     store.close()
     with pytest.raises(StoreError, match="newer orchestrator"):
-        Store(path)
+        place.open()
 
 
 def test_nobody_else_can_read_it(path: Path) -> None:
@@ -165,8 +246,8 @@ def test_nobody_else_can_read_it(path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
 
 
-def test_writers_wait_for_each_other(path: Path) -> None:
-    store = Store(path, durable=False)
+def test_writers_wait_for_each_other(place: Place) -> None:
+    store = place.open(durable=False)
 
     def count() -> None:
         for _ in range(50):
@@ -190,9 +271,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_store import key_pair
+from tests.test_store import key_pair
 from orchestrator.store import Store
-store = Store(Path(sys.argv[1]))
+store = Store(Path(sys.argv[1]), url=sys.argv[3])
 for number in range(100000):
     with store.write() as tx:
         tx.put(key_pair(number))
@@ -201,8 +282,8 @@ for number in range(100000):
 """
 
 
-def test_what_was_committed_survives_a_kill(path: Path) -> None:
-    command = [sys.executable, "-c", WRITER, str(path), os.path.dirname(__file__)]
+def test_what_was_committed_survives_a_kill(place: Place) -> None:
+    command = [sys.executable, "-c", WRITER, str(place.path), str(Path(__file__).parent.parent), place.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         last = -1
@@ -211,7 +292,7 @@ def test_what_was_committed_survives_a_kill(path: Path) -> None:
         writer.send_signal(signal.SIGKILL)
         rest = writer.stdout.read().split()
         last = int(rest[-1]) if rest else last
-    store = Store(path)
+    store = place.open()
     names = [key.name for key in store.all(KeyPair)]
     assert {f"k{number}" for number in range(last + 1)} <= set(names)
     assert all(names.count(name) == 2 for name in set(names[-10:])), "half a transaction was kept"
@@ -268,7 +349,7 @@ def test_an_older_store_is_upgraded_after_a_copy_was_made(path: Path) -> None:
     first = store.events()[-1]
     assert first["eventTime"] == "2026-01-02T03:04:05Z" and first["requestParameters"] == {"Name": "é\n"}
     assert first["recipientAccountId"] == "1" * 12 and first["readOnly"] is False
-    assert store._db.execute("PRAGMA auto_vacuum").fetchone()[0] == 2
+    assert db_of(store).execute("PRAGMA auto_vacuum").fetchone()[0] == 2
     store.close()
     assert verify(path.parent).problems == []
     copy = path.with_name("orchestrator.db.1.copy")
@@ -281,16 +362,16 @@ def test_an_older_store_is_upgraded_after_a_copy_was_made(path: Path) -> None:
 
 def test_an_upgrade_that_is_cut_off_is_done_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_first(path)
-    upgrade = store_module._UPGRADES[1]
+    upgrade = sqlite_module.UPGRADES[1]
 
     def cut_off(db: sqlite3.Connection) -> None:
         upgrade(db)
         raise ZeroDivisionError
 
-    monkeypatch.setitem(store_module._UPGRADES, 1, cut_off)
+    monkeypatch.setitem(sqlite_module.UPGRADES, 1, cut_off)
     with pytest.raises(ZeroDivisionError):
         Store(path)
-    monkeypatch.setitem(store_module._UPGRADES, 1, upgrade)
+    monkeypatch.setitem(sqlite_module.UPGRADES, 1, upgrade)
     store = Store(path)
     assert len(store.events()) == 3
     store.close()
@@ -330,14 +411,14 @@ def test_a_torn_store_says_so(path: Path) -> None:
         Store(path)
 
 
-def test_a_row_that_cannot_be_read_is_named(path: Path) -> None:
-    store = Store(path)
+def test_a_row_that_cannot_be_read_is_named(place: Place) -> None:
+    store = place.open()
     with store.write() as tx:
         tx.put(key_pair(1))
-    store._db.execute("UPDATE resource SET document = '{'")
     store.close()
+    place.sql("UPDATE resource SET document = '{'")
     with pytest.raises(StoreError, match=f"damaged.*{key_pair(1).id}"):
-        Store(path)
+        place.open()
 
 
 def test_a_store_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
@@ -373,12 +454,12 @@ def test_what_cannot_be_committed_changes_nothing_and_reading_goes_on(path: Path
     store = Store(path)
     with store.write() as tx:
         tx.put(key_pair(1))
-    store._db.execute(break_).fetchall()
+    db_of(store).execute(break_).fetchall()
     with pytest.raises(StoreUnavailable, match="cannot be written just now"), store.write() as tx:
         tx.put_all(key_pair(number) for number in range(2, 2000))
         tx.record({"eventName": "Lost"})
     assert [key.name for key in store.all(KeyPair)] == ["k1"]
-    store._db.execute(mend).fetchall()
+    db_of(store).execute(mend).fetchall()
     with store.write() as tx:
         tx.put(key_pair(2))
         tx.record({"eventName": "Kept"})
@@ -389,7 +470,7 @@ def test_what_cannot_be_committed_changes_nothing_and_reading_goes_on(path: Path
 
 def test_while_another_program_holds_the_lock_writes_are_refused(path: Path) -> None:
     store = Store(path)
-    store._db.execute("PRAGMA busy_timeout=20").fetchall()
+    db_of(store).execute("PRAGMA busy_timeout=20").fetchall()
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreUnavailable, match="locked"), store.write() as tx:
@@ -403,18 +484,18 @@ def test_while_another_program_holds_the_lock_writes_are_refused(path: Path) -> 
 # --- bounds -----------------------------------------------------------------------------------------------------------
 
 
-def test_tokens_are_forgotten_after_two_days(path: Path) -> None:
-    store = Store(path, durable=False)
+def test_tokens_are_forgotten_after_two_days(place: Place) -> None:
+    store = place.open(durable=False)
     with store.write() as tx:
         for number in range(1200):
             tx.spend_token("s", f"old-{number}", "f", b"answer")
     old = (datetime.now(UTC) - TOKENS_KEPT - timedelta(minutes=1)).isoformat()
-    store._db.execute("UPDATE token SET created = ?", (old,))
+    place.sql(f"UPDATE token SET created = '{old}'")
     with store.write() as tx:
         tx.spend_token("s", "new", "f", b"answer")
     store.tidy()
     assert store.token("s", "old-0") is None and store.token("s", "new") == ("f", b"answer")
-    assert store._db.execute("SELECT count(*) FROM token").fetchone()[0] == 1
+    assert place.sql("SELECT count(*) FROM token")[0][0] == 1
     store.close()
 
 
@@ -423,7 +504,7 @@ def test_free_pages_are_given_back_while_others_write(path: Path) -> None:
     rows = [replace(key_pair(number), public_key="x" * 4000) for number in range(2000)]
     with store.write() as tx:
         tx.put_all(rows)
-    store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    db_of(store).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     large = path.stat().st_size
     with store.write() as tx:
         for row in rows:
@@ -436,14 +517,14 @@ def test_free_pages_are_given_back_while_others_write(path: Path) -> None:
             tx.put(key_pair(len(seen) + 5000))
         seen.append(len(seen))
     tidying.join()
-    store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    db_of(store).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     assert path.stat().st_size < large / 4  # what was written meanwhile takes room as well
     assert len(store.all(KeyPair)) == len(seen)
     store.close()
 
 
-def test_one_wake_up_for_each_resource(path: Path) -> None:
-    store = Store(path, durable=False)
+def test_one_wake_up_for_each_resource(place: Place) -> None:
+    store = place.open(durable=False)
     for _ in range(100):
         with store.write() as tx:
             tx.wake(key_pair(1))

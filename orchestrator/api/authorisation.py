@@ -55,6 +55,8 @@ def authorise(call: Call) -> None:
         return
     facts = caller_facts(call, principal)
     for target in targets(call):
+        if target.key is not None or target.elsewhere:
+            continue  # where the key has a say too: `key_access.py`
         action = target.action or f"{call.service}:{call.action}"
         request = Request(action, target.arn, {**facts, **target.context})
         verdict = decide(call.db, principal, request)
@@ -111,7 +113,7 @@ def caller_facts(call: Call, principal: Principal) -> Facts:
         "ec2:region": (call.region,),
         "aws:currenttime": (call.now.isoformat(),),
         "aws:epochtime": (str(int(call.now.timestamp())),),
-        "aws:principalarn": (principal.arn,),
+        "aws:principalarn": (principal.arn if identity is not None else call.caller.arn,),
         "aws:principalaccount": (call.account,),
         "aws:userid": (call.caller.user_id,),
         "aws:viaawsservice": ("false",),
@@ -149,7 +151,7 @@ def refusal(call: Call, request: Request, verdict: Verdict) -> EC2Error:
 
 
 def _denied(call: Call, message: str) -> EC2Error:
-    if call.service in ("kms", "orc"):
+    if call.service in ("kms", "orc", "organizations"):
         return EC2Error("AccessDeniedException", message, 400)
     if call.service == "ec2":
         return EC2Error("UnauthorizedOperation", message, 403)

@@ -18,7 +18,7 @@ from typing import Final
 
 from orchestrator.api.operation import Caller
 from orchestrator.api.signature import Credential
-from orchestrator.model.account import AccessKey
+from orchestrator.model.account import AccessKey, Account
 from orchestrator.model.errors import EC2Error
 from orchestrator.model.iam import Principal, Role, User
 from orchestrator.model.session import Session, TokenError, open_token
@@ -32,10 +32,12 @@ _UNKNOWN: Final = {
     "iam": ("InvalidClientTokenId", 403),
     "sts": ("InvalidClientTokenId", 403),
     "kms": ("UnrecognizedClientException", 400),
+    "organizations": ("UnrecognizedClientException", 400),
 }
 _EXPIRED: Final = {
     "ec2": ("RequestExpired", 400),
     "kms": ("ExpiredTokenException", 400),
+    "organizations": ("ExpiredTokenException", 400),
     "orc": ("ExpiredTokenException", 400),
 }
 
@@ -97,7 +99,9 @@ def _of_session(store: Store, deployment_secret: bytes, credential: Credential, 
 
 
 def _session_caller(store: Store, session: Session) -> Caller | None:
-    """None when the role or the user is gone, and with it all its sessions."""
+    """None when the role or the user is gone, or the account, and with it all its sessions."""
+    if store.get(Account, session.account) is None:
+        return None
     if not session.principal:
         caller = root(session.account, session.access_key)
         return replace(caller, principal=Principal(identity=None, session=session))

@@ -27,7 +27,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from botocore.model import ServiceModel
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from orchestrator.api import authorisation, callers, limits, operations, patience
+from orchestrator.api import authorisation, callers, key_access, limits, operations, patience
 from orchestrator.api.audit import Note, action_of
 from orchestrator.api.operation import Call, Caller, HostView, Operation, Settings, bind_operations, dispatch, provision
 from orchestrator.api.protocol import JSONProtocol, Protocol, load_model_file, load_service, protocol_for, read_form
@@ -48,15 +48,17 @@ MAX_BODY_BYTES = 2 << 20
 MAX_UPLOAD_BYTES = 64 << 30
 CHUNK_BYTES = 1 << 20
 DEFAULT_REGION = "us-east-1"
-EVERYWHERE = ("iam", "sts")  # services of no region, whose clients sign for one that the deployment may not have
+# Services of no region, whose clients sign for one that the deployment may not have.
+EVERYWHERE = ("iam", "sts", "organizations")
 TUNNEL_TIMEOUT_S = 10.0
+FLOOD_WARNING_S = 60.0
 
 ORC_MODEL = Path(__file__).with_name("orc") / "service-2.json"
 
 
 def load_models() -> dict[str, ServiceModel]:
     """The services that are spoken here, by the name in a credential's scope."""
-    spoken = {name: load_service(name) for name in ("ec2", "sts", "iam", "kms", "cloudtrail")}
+    spoken = {name: load_service(name) for name in ("ec2", "sts", "iam", "kms", "cloudtrail", "organizations")}
     return {**spoken, "orc": load_model_file(ORC_MODEL)}
 
 
@@ -103,6 +105,7 @@ class Gateway:
         operations.load()
         self._operations: dict[tuple[str, str], Operation] = bind_operations(self._models)
         self._limits = limits.Limits(settings.rates)
+        self._warned_at = -FLOOD_WARNING_S
         self._streams: set[web.WebSocketResponse] = set()
         self.patience = patience.Patience()
         self.registry = CollectorRegistry()
@@ -136,19 +139,26 @@ class Gateway:
         except Exception:
             log.exception("request %s failed", request_id)
             code, status, message = "InternalError", 500, "An internal error has occurred"
+        turned_away = False
         if code:
             note.refuse(code, message, status)
             self._complete(note, request)
+            if note.caller is None and not self._limits.take_unproven(request.source):
+                turned_away = True
+                refused = limits.refusal(note.service if note.service in self._models else "ec2")
+                code, status, message = refused.code, refused.http_status, refused.message
+                self._warn_of_flood(request.source)
             if note.service in self._models:  # also of a caller who was turned away before it was asked for
                 protocol = protocol_for(self._models[note.service])
             body, content_type = protocol.serialise_error(code, message, request_id, status)
-        if not note.recorded:
+        if not note.recorded and not turned_away:
             self.store.trail.note(note.event)
         seconds = time.perf_counter() - began
         known = action if (service, action) in self._operations else "other"
         self._calls.labels(service, known, code or "OK").inc()
         self._seconds.labels(service, known).observe(seconds)
-        log.info(
+        log.log(
+            logging.DEBUG if turned_away else logging.INFO,
             "%s %s.%s %s %.1f ms",
             request_id,
             service,
@@ -158,6 +168,13 @@ class Gateway:
             extra={"request_id": request_id, "action": action, "code": code or "OK", "account": account},
         )
         return Response(status, body, content_type, protocol.headers(request_id, code or None, status))
+
+    def _warn_of_flood(self, source: str) -> None:
+        """Once a minute: who sends so much must not fill logs with it, the audit log least of all, which is kept."""
+        now = time.monotonic()
+        if now - self._warned_at >= FLOOD_WARNING_S:
+            self._warned_at = now
+            log.warning("%s sends more calls that fail authentication than api.rate_unproven: not recorded", source)
 
     def _complete(self, note: Note, request: Request) -> None:
         """What a request that was refused early says of itself, proven or not."""
@@ -211,9 +228,10 @@ class Gateway:
         return callers.root(key if key.isdigit() and len(key) == 12 else ANONYMOUS_ACCOUNT, key)
 
     def authorise(self, call: Call) -> None:
-        """An account's root may do all that the account may; all others, what policies allow."""
+        """An account's root may do all that the account may; all others, what policies allow. Keys have a say too."""
         if call.caller.principal is not None:
             authorisation.authorise(call)
+        key_access.authorise(call)
 
     def _region(self, credential: Credential | None) -> str:
         region = credential.region if credential else DEFAULT_REGION
@@ -305,8 +323,12 @@ class Gateway:
             error = EC2Error("MalformedQueryString", f"The request's body cannot be read: {malformed}"[:200])
         if error is not None:
             note = Note(self._clock(), str(uuid4()), request.remote or "", request.headers.get("User-Agent", ""))
-            note.refuse(error.code, error.message, error.http_status)
-            self.store.trail.note(note.event)
+            if self._limits.take_unproven(note.source):
+                note.refuse(error.code, error.message, error.http_status)
+                self.store.trail.note(note.event)
+            else:
+                error = limits.refusal("ec2")
+                self._warn_of_flood(note.source)
             text, content_type = protocol_for(self._models["ec2"]).serialise_error(
                 error.code, error.message, note.request_id, error.http_status
             )
@@ -320,7 +342,9 @@ class Gateway:
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
-    async def _metrics(self, _: web.Request) -> web.Response:
+    async def _metrics(self, request: web.Request) -> web.Response:
+        if not self._limits.take_unproven(request.remote or ""):
+            return web.Response(status=429, text="too many requests\n")
         counts = dict.fromkeys(State, 0)
         for instance in self.store.all(Instance):
             counts[instance.state] += 1
@@ -406,7 +430,7 @@ class Gateway:
                         "IncorrectInstanceState", f"The instance '{instance.id}' is {instance.state}, not running"
                     )
                 try:
-                    return connect(call, instance)
+                    return _asked_whether_alive(connect(call, instance))
                 except OSError as error:
                     raise EC2Error("Unavailable", f"{instance.id} cannot be reached: {error}", 503) from error
 
@@ -455,6 +479,7 @@ class Gateway:
             action=action,
             read_only=False,
         )
+        recorded = True
         try:
             credential, note.caller = self.authenticate(request)
             note.region = self._region(credential)
@@ -466,13 +491,18 @@ class Gateway:
             note.refuse("Unavailable", "The service's state cannot be written just now: try again", 503)
             raise EC2Error(note.code, note.message, note.status) from error
         except (EC2Error, SignatureError) as error:
+            if note.caller is None and not self._limits.take_unproven(note.source):
+                recorded = False
+                self._warn_of_flood(note.source)
+                raise limits.refusal("orc") from None
             note.refuse(error.code, error.message, error.http_status)
             raise
         finally:
             if note.code:
                 self._complete(note, request)
             note.params = {**(note.params or {}), "Path": request.path}
-            self.store.trail.note(note.event)
+            if recorded:
+                self.store.trail.note(note.event)
 
     async def _close_streams(self, _: web.Application) -> None:
         """They would last as long as people talk."""
@@ -507,6 +537,20 @@ def _parse(protocol: Protocol, model: ServiceModel, request: Request) -> tuple[s
 def _request(request: web.Request, body: bytes, *, streamed: bool = False) -> Request:
     path, _, query = request.raw_path.partition("?")
     return Request(request.method, path, query, request.headers, body, request.remote or "", streamed)
+
+
+def _asked_whether_alive(guest: socket.socket) -> socket.socket:
+    """A guest whose plug is pulled says no farewell: its connections end when it has not answered for a minute."""
+    if guest.family in (socket.AF_INET, socket.AF_INET6):
+        guest.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            (socket.TCP_KEEPIDLE, 30),
+            (socket.TCP_KEEPINTVL, 10),
+            (socket.TCP_KEEPCNT, 3),
+            (socket.TCP_USER_TIMEOUT, 60_000),
+        ):
+            guest.setsockopt(socket.IPPROTO_TCP, option, value)
+    return guest
 
 
 def _stream_error(error: EC2Error | SignatureError) -> web.Response:

@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from orchestrator.api.ec2.images import find_image
 from orchestrator.api.ec2.tags import TAGGABLE
+from orchestrator.api.kms.crypto import key_id_of
+from orchestrator.api.kms.lookup import find_grant
 from orchestrator.api.operation import Call
 from orchestrator.model import ids
 from orchestrator.model.account import AccessKey
@@ -26,7 +28,7 @@ from orchestrator.model.errors import EC2Error
 from orchestrator.model.iam import EC2_SERVICE, Group, InstanceProfile, Policy, Role, User
 from orchestrator.model.instance import Instance
 from orchestrator.model.key_pair import KeyPair
-from orchestrator.model.kms import Key, find_named
+from orchestrator.model.kms import Key, find_elsewhere, find_named
 from orchestrator.model.resource import Resource
 from orchestrator.model.vpc import (
     InterfacePermission,
@@ -47,6 +49,8 @@ class Target:
     arn: str = "*"
     context: Facts = field(default_factory=dict)
     action: str = ""  # another than the request's own, which it asks for too
+    key: Key | None = None  # of KMS, whose policy and grants have a say: `key_access.py` decides
+    elsewhere: bool = False  # it would be another account's key, and is not there
 
 
 ANYTHING: Final = Target()
@@ -395,13 +399,32 @@ def _pass(role: Role) -> Target:
     return Target(role.arn, {"iam:passedtoservice": (EC2_SERVICE,), **_iam_tags(role)}, "iam:PassRole")
 
 
+def key_targets(call: Call) -> Iterator[Target]:
+    """The keys that a request is about; others than those of `targets` only in that no policy needs to be asked."""
+    if call.service == "kms":
+        yield from _kms(call)
+    elif call.service == "orc":
+        yield from _shredded(call)
+    elif call.service == "ec2" and not call.action.startswith(("Describe", "Get", "List")):
+        yield from _used_keys(call)
+
+
+def _shredded(call: Call) -> Iterator[Target]:
+    """What destroys a key at once asks no less than what destroys it after a week."""
+    named = call.params.get("KeyId")
+    key = find_named(call.db, call.account, call.region, named) if isinstance(named, str) else None
+    if key is not None:
+        action = "kms:ScheduleKeyDeletion" if call.action == "ShredKey" else "kms:DescribeKey"
+        yield Target(key.arn, _key_facts(call, key), action, key)
+
+
 def _used_keys(call: Call) -> Iterator[Target]:
     """EC2 uses a customer's key by a grant, which its caller must be able to make; its own default key needs none."""
     for named in {value for member, value in _strings(call.params) if member == "KmsKeyId"}:
         key = find_named(call.db, call.account, call.region, named)
         if key is not None and key.manager != "AWS":
-            facts = {**_key_facts(key), "kms:viaservice": (f"ec2.{call.region}.amazonaws.com",)}
-            yield Target(key.arn, {**facts, "kms:grantisforawsresource": ("true",)}, "kms:CreateGrant")
+            facts = {**_key_facts(call, key), "kms:viaservice": (f"ec2.{call.region}.amazonaws.com",)}
+            yield Target(key.arn, {**facts, "kms:grantisforawsresource": ("true",)}, "kms:CreateGrant", key)
 
 
 # --- IAM --------------------------------------------------------------------------------------------------------------
@@ -488,22 +511,98 @@ def _key_user(call: Call) -> User | None:
 # --- KMS --------------------------------------------------------------------------------------------------------------
 
 
-def _key_facts(key: Key) -> Facts:
-    return {f"aws:resourcetag/{tag}".lower(): (value,) for tag, value in key.tags.items()}
+def _key_facts(call: Call, key: Key) -> Facts:
+    facts: Facts = {
+        "kms:calleraccount": (call.account,),
+        "kms:keyspec": ("SYMMETRIC_DEFAULT",),
+        "kms:keyusage": ("ENCRYPT_DECRYPT",),
+        "kms:keyorigin": ("AWS_KMS",),
+        "kms:multiregion": ("false",),
+    }
+    if key.aliases:
+        facts["kms:resourcealiases"] = key.aliases
+    return {**facts, **{f"aws:resourcetag/{tag}".lower(): (value,) for tag, value in key.tags.items()}}
+
+
+# member with the key, member with the context in which it is used, as what: where it is not KeyId and the call itself
+_KEY_USES: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = {
+    "ReEncrypt": (
+        ("SourceKeyId", "SourceEncryptionContext", "kms:ReEncryptFrom"),
+        ("DestinationKeyId", "DestinationEncryptionContext", "kms:ReEncryptTo"),
+    ),
+    "CreateAlias": (("TargetKeyId", "", ""),),
+    "UpdateAlias": (("TargetKeyId", "", ""),),
+}
+_OF_CIPHERTEXT: Final = ("KeyId", "SourceKeyId")
+_GRANT_FACTS: Final[Mapping[str, str]] = {
+    "GranteePrincipal": "kms:granteeprincipal",
+    "RetiringPrincipal": "kms:retiringprincipal",
+    "Operations": "kms:grantoperations",
+    "Constraints": "kms:grantconstrainttype",
+}
 
 
 def _kms(call: Call) -> Iterator[Target]:
-    for member in ("KeyId", "TargetKeyId", "SourceKeyId", "DestinationKeyId"):
+    for member, context, action in _KEY_USES.get(call.action, (("KeyId", "EncryptionContext", ""),)):
+        facts = {**_context_facts(call.params.get(context)), **_request_facts(call)}
+        sealed = call.params.get("CiphertextBlob") if member in _OF_CIPHERTEXT else None
         named = call.params.get(member)
-        if isinstance(named, str):
-            key = find_named(call.db, call.account, call.region, named)
-            facts: Facts = (
-                {f"aws:resourcetag/{tag}".lower(): (value,) for tag, value in key.tags.items()} if key else {}
-            )
-            yield Target(key.arn if key else f"arn:aws:kms:{call.region}:{call.account}:key/{named}", facts)
+        if isinstance(sealed, bytes):
+            key = call.db.get(Key, key_id_of(sealed) or "")  # what it says itself, whatever else is named
+            if key is not None and key.region == call.region:
+                yield Target(key.arn, {**facts, **_key_facts(call, key)}, action, key)
+        if call.action == "RetireGrant" and isinstance(call.params.get("GrantToken"), str):
+            found = find_grant(call.db, call.region, call.params["GrantToken"])
+            if found is not None:
+                yield Target(found.arn, {**facts, **_key_facts(call, found)}, action, found)
+        elif isinstance(named, str):
+            yield _named_key(call, named, facts, action)
     alias = call.params.get("AliasName")
     if isinstance(alias, str):
         yield Target(f"arn:aws:kms:{call.region}:{call.account}:{alias}")
+        held = find_named(call.db, call.account, call.region, alias)
+        if held is not None and alias.startswith("alias/") and call.action in ("UpdateAlias", "DeleteAlias"):
+            yield Target(held.arn, _key_facts(call, held), "", held)
+
+
+def _named_key(call: Call, named: str, facts: Facts, action: str) -> Target:
+    key = find_named(call.db, call.account, call.region, named) or find_elsewhere(
+        call.db, call.account, call.region, named
+    )
+    if named.partition(":alias/")[1] or named.startswith("alias/"):
+        facts = {**facts, "kms:requestalias": ("alias/" + named.partition("alias/")[2],)}
+    if key is not None:
+        return Target(key.arn, {**facts, **_key_facts(call, key)}, action, key)
+    parts = named.split(":", 5)
+    if len(parts) == 6 and parts[2] == "kms" and parts[4] != call.account:
+        return Target(named, facts, action, elsewhere=True)
+    return Target(named if len(parts) == 6 else f"arn:aws:kms:{call.region}:{call.account}:key/{named}", facts, action)
+
+
+def _context_facts(context: Any) -> Facts:
+    """Of an encryption context: for conditions, and as it is for the constraints of grants."""
+    if not isinstance(context, Mapping) or not context:
+        return {}
+    facts: Facts = {"kms:encryptioncontextkeys": tuple(context)}
+    for name, value in context.items():
+        facts[f"kms:encryptioncontext:{name}".lower()] = facts[f"grant-context:{name}"] = (str(value),)
+    return facts
+
+
+def _request_facts(call: Call) -> Facts:
+    facts: Facts = {}
+    if call.action == "CreateGrant":
+        facts["kms:grantisforawsresource"] = ("false",)
+        for member, key in _GRANT_FACTS.items():
+            value = call.params.get(member)
+            if isinstance(value, str):
+                facts[key] = (value,)
+            elif value:
+                facts[key] = tuple(value)
+    if "BypassPolicyLockoutSafetyCheck" in call.params:
+        facts["kms:bypasspolicylockoutsafetycheck"] = (_text(call.params["BypassPolicyLockoutSafetyCheck"]),)
+    tags = [{"Key": tag.get("TagKey"), "Value": tag.get("TagValue")} for tag in call.params.get("Tags") or ()]
+    return {**facts, **_tag_facts(tags)}
 
 
 _SERVICES: Final[Mapping[str, Callable[[Call], Iterator[Target]]]] = {

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
@@ -30,6 +31,7 @@ from orchestrator.model.errors import EC2Error, invalid_parameter, missing_param
 MAX_LIST_LENGTH = 5_000
 MAX_FRAGMENTS = 20_000
 MAX_FRAGMENT_CHARACTERS = 128 * 1024 * 1024
+FRAGMENT_IDLE_S = 60.0
 
 Reader = Callable[[Any, str], Any]
 """(wire value, its path) -> checked value; raises EC2Error."""
@@ -67,13 +69,22 @@ class Fragment:
 
 
 class FragmentCache:
-    """Rendered text of fragments, least recently used out first; bounded in number and in characters."""
+    """Rendered text of fragments, least recently used out first; bounded in number and in characters. What nobody has
+    asked for in a while goes as well: most of it shows what has changed since, or is there no more."""
 
-    def __init__(self, max_entries: int = MAX_FRAGMENTS, max_characters: int = MAX_FRAGMENT_CHARACTERS) -> None:
+    def __init__(
+        self,
+        max_entries: int = MAX_FRAGMENTS,
+        max_characters: int = MAX_FRAGMENT_CHARACTERS,
+        idle_s: float = FRAGMENT_IDLE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._max_entries = max_entries
         self._max_characters = max_characters
+        self._idle_s = idle_s
+        self._clock = clock
         self._characters = 0
-        self._texts: OrderedDict[Hashable, str] = OrderedDict()
+        self._texts: OrderedDict[Hashable, tuple[str, float]] = OrderedDict()  # each with when it was last used
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -81,17 +92,24 @@ class FragmentCache:
 
     def get(self, key: Hashable) -> str | None:
         with self._lock:
-            text = self._texts.get(key)
-            if text is not None:
-                self._texts.move_to_end(key)
-            return text
+            kept = self._texts.get(key)
+            if kept is None:
+                return None
+            self._texts[key] = (kept[0], self._clock())
+            self._texts.move_to_end(key)
+            return kept[0]
 
     def put(self, key: Hashable, text: str) -> None:
         with self._lock:
-            self._characters += len(text) - len(self._texts.pop(key, ""))
-            self._texts[key] = text
-            while len(self._texts) > self._max_entries or self._characters > self._max_characters:
-                _, dropped = self._texts.popitem(last=False)
+            now = self._clock()
+            self._characters += len(text) - len(self._texts.pop(key, ("", now))[0])
+            self._texts[key] = (text, now)
+            while (
+                len(self._texts) > self._max_entries
+                or self._characters > self._max_characters
+                or (self._texts and next(iter(self._texts.values()))[1] < now - self._idle_s)
+            ):
+                _, (dropped, _) = self._texts.popitem(last=False)
                 self._characters -= len(dropped)
 
 

@@ -48,6 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "volume": ("volumes:volume", "Volumes: list, create, attach, detach, modify, remove."),
     "snapshot": ("snapshots:snapshot", "Snapshots, and the recycle bin."),
     "storage": ("storage:storage", "Layers: the tree of them, where space goes, what could be freed."),
+    "account": ("accounts:account", "Accounts of this deployment: list, create, remove."),
     "env": ("environment:env", "Print export lines for AWS tools."),
     "configure-aws": ("environment:configure_aws", "Write a profile for AWS tools."),
     "whoami": ("environment:whoami", "Show who calls, and where."),

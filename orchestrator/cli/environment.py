@@ -61,7 +61,11 @@ def _variables(endpoint: Endpoint) -> dict[str, str]:
 @click.pass_context
 def configure_aws(context: click.Context, name: str) -> None:
     """Write a profile for AWS tools: `aws --profile orc ec2 describe-instances`. What else is in their files stays."""
-    endpoint = session_of(context).resolve()
+    write_profile(name, session_of(context).resolve())
+
+
+def write_profile(name: str, endpoint: Endpoint) -> None:
+    """Under that name in AWS tools' own files, and say so."""
     config_path, credentials_path = aws_files(os.environ)
     section = "default" if name == "default" else f"profile {name}"
     _rewrite(config_path, section, {"region": endpoint.region, "endpoint_url": endpoint.url})

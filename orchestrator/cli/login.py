@@ -84,13 +84,14 @@ def logged_in(client: Client, login: Login) -> Iterator[paramiko.Transport]:
     ssh = paramiko.SSHClient()
     ssh.load_host_keys(str(hosts))
     ssh.set_missing_host_key_policy(_KeepFirst(hosts))
+    tunnel = open_tunnel(client, login.instance_id, SSH_PORT)
     try:
         ssh.connect(
             login.instance_id,
             SSH_PORT,
             login.user,
             pkey=read_key(login.key) if login.key else None,
-            sock=open_tunnel(client, login.instance_id, SSH_PORT),
+            sock=tunnel,
             look_for_keys=False,
             allow_agent=login.key is None,
             timeout=LOGIN_TIMEOUT_S,
@@ -114,6 +115,7 @@ def logged_in(client: Client, login: Login) -> Iterator[paramiko.Transport]:
         ) from None
     finally:
         ssh.close()
+        tunnel.close()  # where no session has begun, nobody else does
 
 
 def refused(login: Login, reason: str) -> str:

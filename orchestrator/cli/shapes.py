@@ -102,8 +102,10 @@ CALLED: dict[str, tuple[str, ...]] = {
         "ListKeys",
     ),
     "sts": ("GetCallerIdentity",),
+    "organizations": ("CloseAccount", "ListAccounts"),
     "orc": (
         "BuildImage",
+        "CreateAccount",
         "CreateRetentionRule",
         "DeleteRetentionRule",
         "DescribeBuilds",

@@ -6,6 +6,7 @@ here changes the host but for what it makes to try something, and removes at onc
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import ipaddress
 import json
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from orchestrator.host import ranges
+from orchestrator.host import confine, ranges
 from orchestrator.host.probe import KVM, Trial, try_kvm
 
 OLDEST_QEMU = (6, 2)
@@ -38,6 +39,8 @@ _VIRTLOGD_SOCKET = Path("/run/libvirt/virtlogd-sock")
 _SYSTEMD = Path("/run/systemd/system")
 _BRIDGED_FRAMES_SEE_IPTABLES = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 _SELINUX = Path("/sys/fs/selinux/enforce")
+_APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
+_MOUNTS = Path("/proc/self/mounts")
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 Command = tuple[str, ...]
@@ -389,31 +392,72 @@ def _check_dnsmasq(_: Expectation) -> Finding:
 # --- room and rights ------------------------------------------------------------------------------------------------
 
 
+_HELD = {"cpu": "processors", "memory": "memory", "blkio": "disks", "pids": "threads"}
+
+
 def _check_cgroups(_: Expectation) -> Finding:
-    unified = Path("/sys/fs/cgroup/cgroup.controllers")
-    if unified.exists():
-        missing = {"cpu", "memory"} - set(unified.read_text().split())
-        if missing:
-            return _warn("cgroups", f"cgroup v2 without {', '.join(sorted(missing))}: guests' shares are not enforced")
-        return _ok("cgroups", "cgroup v2 with cpu and memory")
-    present = [name for name in ("cpu", "memory") if Path("/sys/fs/cgroup", name).is_dir()]
-    if len(present) < 2:
-        return _warn("cgroups", "no cgroup controllers for cpu and memory: guests' shares are not enforced")
-    return _ok("cgroups", "cgroup v1 with cpu and memory")
+    """By what libvirt, and confine.py, hold a guest to its part of the host."""
+    try:
+        found = confine.hierarchies(_MOUNTS)
+    except OSError as error:
+        return _warn(
+            "cgroups", f"what is mounted cannot be read ({error.strerror}): guests' shares may not be enforced"
+        )
+    held = found.controllers
+    listed = re.findall(r"[a-z]+", confine.setting("cgroup_controllers", _LIBVIRT_CONFIGURATION))
+    refused = {name for name in ("cpu", "memory", "blkio") if listed and name not in listed}
+    lacking = [name for name in confine.CONTROLLERS if name not in held - refused]
+    if not held:
+        text = "no cgroup controllers are mounted that can be written"
+    elif lacking:
+        text = f"cgroup {found.version} without {', '.join(lacking)}"
+    else:
+        return _ok("cgroups", f"cgroup {found.version} with {', '.join(confine.CONTROLLERS)}")
+    if refused & held:
+        text += f" (cgroup_controllers in {_LIBVIRT_CONFIGURATION} leaves out {', '.join(sorted(refused & held))})"
+    names = [_HELD[name] for name in lacking]
+    return _warn("cgroups", f"{text}: a guest can take others' {' and '.join(names)}")
 
 
 def _check_confinement(_: Expectation) -> Finding:
-    try:
-        enforcing = _SELINUX.read_text().strip() == "1"
-    except OSError:
-        enforcing = False
-    if enforcing:
-        return _warn("confinement", "SELinux is enforcing: if a guest cannot start, see what `ausearch -m avc` says")
-    try:
-        apparmor = Path("/sys/module/apparmor/parameters/enabled").read_text().strip() == "Y"
-    except OSError:
-        apparmor = False
-    return _ok("confinement", f"{'AppArmor' if apparmor else 'the QEMU user'} confines guests")
+    """What a guest that has left its QEMU meets: another user's rights, a seccomp filter, AppArmor or SELinux."""
+    weak = []
+    user = _qemu_user()
+    if user is not None and user[0] == "root":
+        weak.append(f"QEMU runs as root (user in {_LIBVIRT_CONFIGURATION})")
+    if confine.setting("seccomp_sandbox", _LIBVIRT_CONFIGURATION) == "0":
+        weak.append(f"its seccomp filter is off (seccomp_sandbox in {_LIBVIRT_CONFIGURATION})")
+    elif "-sandbox" not in _run("qemu-system-x86_64", "-help")[1]:
+        weak.append("QEMU is built without a seccomp filter")
+    driver = confine.setting("security_driver", _LIBVIRT_CONFIGURATION)
+    module = _security_module()
+    if not module:
+        weak.append(
+            "neither AppArmor nor SELinux is on: its user and its seccomp filter alone hold what leaves a guest"
+        )
+    elif "none" in driver:
+        weak.append(f"libvirt makes no use of {module} (security_driver in {_LIBVIRT_CONFIGURATION})")
+    else:
+        module = f"{module} and "
+    if weak:
+        return _warn("confinement", "; ".join(weak))
+    return _ok(
+        "confinement", f"{module}a user and a seccomp filter of its own confine each guest's QEMU{_on_selinux()}"
+    )
+
+
+def _security_module() -> str:
+    with contextlib.suppress(OSError):
+        if _SELINUX.read_text().strip() == "1":
+            return "SELinux"
+    with contextlib.suppress(OSError):
+        if _APPARMOR.read_text().strip() == "Y":
+            return "AppArmor"
+    return ""
+
+
+def _on_selinux() -> str:
+    return ". If a guest cannot start, see what `ausearch -m avc` says" if _security_module() == "SELinux" else ""
 
 
 def _existing(path: Path) -> list[Path]:

@@ -14,6 +14,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import copy_context
@@ -198,7 +199,13 @@ class _Loaded:
     listing: str | None = None  # as the kernel tells it; None while nobody has asked
 
 
-_SMALL = 500  # rules
+_SMALL = 500  # rules and elements
+LISTING_SHARE = 0.005
+
+
+def _size(ruleset: Ruleset) -> int:
+    rules = sum(len(lines) for lines in ruleset.chains.values())
+    return rules + sum(len(each.elements) for each in ruleset.sets.values())
 
 
 class Tables:
@@ -209,11 +216,13 @@ class Tables:
     by our own changes only, nobody has touched a thing, and it takes a fraction of a millisecond to see. When somebody
     has, perhaps at other tables, the listing of ours decides, handles included, so that a rule that was flushed or put
     back by hand counts as touched. That of a large table takes longer than its changes, and is asked for when there is
-    time: in a pass that changes nothing.
+    time: in a pass that changes nothing, and not so often that it would take more than LISTING_SHARE of a processor.
+    Until then, what somebody else does in the namespace has the table loaded anew.
     """
 
     def __init__(self) -> None:
         self._loaded: dict[tuple[str, str, str], _Loaded] = {}
+        self._list_after: dict[tuple[str, str, str], float] = {}  # by a monotonic clock
         self._changing = threading.Lock()
 
     def load(self, namespace: str, ruleset: Ruleset) -> None:
@@ -229,8 +238,11 @@ class Tables:
             self._loaded.pop(key, None)
             run(["nft", "-f", "-"], text)
             self._settle(key, ruleset, before)
-        elif known is not None and known.listing is None:
+        elif known is not None and known.listing is None and time.monotonic() >= self._list_after.get(key, 0.0):
+            began = time.monotonic()
             listing = _listing(ruleset)
+            ended = time.monotonic()
+            self._list_after[key] = ended + (ended - began) / LISTING_SHARE
             if _generation() == known.generation:
                 known.listing = listing
 
@@ -245,6 +257,7 @@ class Tables:
         """The namespace is gone, and its tables with it."""
         for key in [key for key in list(self._loaded) if key[0] == namespace]:
             self._loaded.pop(key, None)
+            self._list_after.pop(key, None)
 
     def _intact(self, known: _Loaded, generation: int | None) -> bool:
         """Whether the kernel has the table as it was left."""
@@ -264,7 +277,7 @@ class Tables:
                     if other[0] == key[0] and loaded.generation == before:
                         loaded.generation = after
                 if ruleset is not None:
-                    listing = _listing(ruleset) if sum(map(len, ruleset.chains.values())) <= _SMALL else None
+                    listing = _listing(ruleset) if _size(ruleset) <= _SMALL else None
                     self._loaded[key] = _Loaded(ruleset, after, listing)
             elif ruleset is not None:  # somebody else has changed something in the meantime
                 listing = _listing(ruleset)

@@ -1,10 +1,17 @@
-"""A connection to libvirt that is there again when libvirtd is.
+"""A connection to libvirt that is there again when libvirtd is, and on which nobody waits for ever.
 
-    (none) --first call, or watch--> open --libvirtd ends--> lost --next call, or the thread that waits--> open
+    (none) --first call, or watch--> opening --> open --libvirtd ends, or is silent--> lost --next call,
+                                       ^                                                 |    or the thread that waits
+                                       +-------------------------------------------------+
 
 One thread runs libvirt's event loop for the whole process, and one of ours passes the events on, since libvirt's must
 not wait for libvirt. When libvirtd is started anew, the next call connects again, and so does a thread that watches for
 the loss; what was missed meanwhile nobody knows, so then `came_back` is called once.
+
+Whatever asks libvirt does so in a thread of its own, and is waited for until its deadline. libvirtd that takes a
+connection and says nothing is no longer waited for after OPEN_S; one that falls silent is given up by its keep-alive.
+A machine whose QEMU does not answer holds the call that asked for it: nobody else asks that machine until the call
+ends, save who pulls its plug, so that a few such machines do not hold all who ask.
 """
 
 from __future__ import annotations
@@ -12,7 +19,10 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import libvirt
@@ -21,8 +31,11 @@ from orchestrator.host import HostError
 
 T = TypeVar("T")
 
+CALL_S = 60.0  # a machine starts in a fraction of it, also when the host is busy with fifty others
+OPEN_S = 10.0
+_CLOSE_S = 2.0
 _KEEPALIVE_S = 5
-_KEEPALIVE_MISSED = 6
+_KEEPALIVE_MISSED = 3  # silent for 20 s, libvirtd is given up
 _RECONNECT_FIRST_S = 0.1
 _RECONNECT_MOST_S = 5.0
 
@@ -52,8 +65,8 @@ _LASTING_ERRORS = frozenset(
 
 class Connection:
     """To `uri`. `was_reset` is called on libvirt's thread and must not ask libvirt anything; `has_changed` (also of a
-    domain that was reset) and `came_back` are called on threads of ours. `came_back` raises HostError when libvirtd has
-    gone again."""
+    domain that was reset), `came_back` (with the machines that calls could not reach) and `is_free` (with a machine
+    that answers again) are called on threads of ours. `came_back` raises HostError when libvirtd has gone again."""
 
     def __init__(
         self,
@@ -61,31 +74,86 @@ class Connection:
         *,
         has_changed: Callable[[Any], None],
         was_reset: Callable[[str], None],
-        came_back: Callable[[], None],
+        came_back: Callable[[Collection[str]], None],
+        is_free: Callable[[str], None],
+        call_s: float = CALL_S,
+        open_s: float = OPEN_S,
     ) -> None:
         self._uri = uri
         self._has_changed = has_changed
         self._was_reset = was_reset
         self._came_back = came_back
+        self._is_free = is_free
+        self._call_s = call_s
+        self._open_s = open_s
         self._lock = threading.RLock()
         self._connection: Any = None
+        self._opening: tuple[float, Future[Any]] | None = None  # until when it is waited for
+        self._overdue: Counter[str] = Counter()  # calls about a machine that have outlived their deadline
+        self._missed: set[str] = set()  # machines that somebody asked for while libvirtd was away
         self._closing = threading.Event()
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         run_event_loop()
         threading.Thread(target=self._pass_on, name="libvirt-wake", daemon=True).start()
 
-    def call(self, about: str, work: Callable[[Any], T]) -> T:
-        """Do `work` with the connection; once more when the connection turns out to be lost."""
-        connection = self._connected()
+    def call(self, about: str, work: Callable[[Any], T], *, name: str = "", anyway: bool = False) -> T:
+        """Do `work` with the connection; once more when the connection turns out to be lost.
+
+        `name` is the machine that it is about. While an earlier call about that one is overdue, this raises HostError
+        at once, unless it is to be made `anyway`.
+        """
+        with self._lock:
+            if self._overdue[name] and name and not anyway:
+                raise HostError(f"{about}: QEMU has not answered an earlier call yet")
+        settled = threading.Event()
+        given_up = False
+        outcome: Future[T] = Future()
+
+        def do() -> None:
+            try:
+                outcome.set_result(self._try_twice(about, work, name))
+            except BaseException as error:
+                outcome.set_exception(error)
+            with self._lock:
+                settled.set()
+                if not given_up or not name:
+                    return
+                self._overdue -= Counter([name])
+            self._is_free(name)
+
+        threading.Thread(target=do, name="libvirt-call", daemon=True).start()
+        if not settled.wait(self._call_s):
+            with self._lock:
+                given_up = not settled.is_set()
+                if given_up and name:
+                    self._overdue[name] += 1
+            if given_up:
+                raise HostError(f"{about}: no answer in {self._call_s:g} s")
+        return outcome.result()
+
+    def _try_twice(self, about: str, work: Callable[[Any], T], name: str) -> T:
+        try:
+            connection = self._connected()
+            try:
+                return work(connection)
+            except libvirt.libvirtError as error:
+                if _is_alive(connection):
+                    raise _host_error(about, error) from error
+            connection = self._connected()
+        except _Away:
+            self._miss(name)
+            raise
         try:
             return work(connection)
         except libvirt.libvirtError as error:
-            if _is_alive(connection):
-                raise _host_error(about, error) from error
-        try:
-            return work(self._connected())
-        except libvirt.libvirtError as error:
+            if not _is_alive(connection):
+                self._miss(name)
             raise _host_error(about, error) from error
+
+    def _miss(self, name: str) -> None:
+        with self._lock:
+            if name:
+                self._missed.add(name)
 
     def watch(self) -> None:
         """Be connected from now on, so that events come, also without a call."""
@@ -100,18 +168,43 @@ class Connection:
         with self._lock:
             connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(libvirt.libvirtError):
-                connection.unregisterCloseCallback()
-            with contextlib.suppress(libvirt.libvirtError):
-                connection.close()
+            closing = threading.Thread(target=_close, args=(connection,), name="libvirt-close", daemon=True)
+            closing.start()
+            closing.join(_CLOSE_S)  # a libvirtd that is silent is not waited for
 
     def _connected(self) -> Any:
         with self._lock:
             if self._closing.is_set():
                 raise HostError("the connection to libvirt is closed", retryable=False)
-            if self._connection is None or not _is_alive(self._connection):
-                self._connection = self._open()
-            return self._connection
+            if self._connection is not None and _is_alive(self._connection):
+                return self._connection
+            if self._opening is None:
+                self._opening = (time.monotonic() + self._open_s, Future())
+                threading.Thread(
+                    target=self._open_for_all, args=self._opening[1:], name="libvirt-open", daemon=True
+                ).start()
+            until, opening = self._opening
+        try:
+            return opening.result(max(0.0, until - time.monotonic()))
+        except TimeoutError as error:
+            raise _Away(f"libvirt takes connections at {self._uri} and does not answer") from error
+
+    def _open_for_all(self, opening: Future[Any]) -> None:
+        """It may take for ever: libvirt has no deadline for it."""
+        try:
+            connection = self._open()
+        except BaseException as error:
+            with self._lock:
+                self._opening = None
+            opening.set_exception(error)
+            return
+        with self._lock:
+            self._opening = None
+            closed = self._closing.is_set()
+            self._connection = None if closed else connection
+        if closed:
+            _close(connection)
+        opening.set_result(connection)
 
     def _open(self) -> Any:
         try:
@@ -123,7 +216,7 @@ class Connection:
             for event in _CHANGES:
                 connection.domainEventRegisterAny(None, event, self._on_change, None)
         except libvirt.libvirtError as error:
-            raise HostError(f"libvirt does not answer at {self._uri}: {error}") from error
+            raise _Away(f"libvirt does not answer at {self._uri}: {error}") from error
         return connection
 
     def _on_close(self, _connection: Any, _reason: int, _opaque: Any) -> None:
@@ -148,12 +241,51 @@ class Connection:
     def _reconnect(self) -> None:
         pause_s = _RECONNECT_FIRST_S
         while not self._closing.wait(pause_s):
+            with self._lock:
+                missed = self._missed.copy()
             try:
-                self._came_back()
+                self._came_back(missed)
             except HostError:
                 pause_s = min(2 * pause_s, _RECONNECT_MOST_S)
                 continue
+            with self._lock:
+                self._missed -= missed
             return
+
+
+class _Away(HostError):
+    """libvirtd is not there."""
+
+
+def _close(connection: Any) -> None:
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.unregisterCloseCallback()
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.close()
+
+
+def ask_once(uri: str, work: Callable[[Any], T], *, deadline_s: float = OPEN_S) -> T:
+    """Do `work` with a connection for reading that is closed again. Raises HostError."""
+    run_event_loop()
+    outcome: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            connection = libvirt.openReadOnly(uri)
+            try:
+                outcome.set_result(work(connection))
+            finally:
+                connection.close()
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=ask, name="libvirt-ask", daemon=True).start()
+    try:
+        return outcome.result(deadline_s)
+    except TimeoutError as error:
+        raise HostError(f"libvirt takes connections at {uri} and does not answer") from error
+    except libvirt.libvirtError as error:
+        raise HostError(f"libvirt does not answer at {uri}: {error}") from error
 
 
 _loop_lock = threading.Lock()

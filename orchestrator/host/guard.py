@@ -17,7 +17,7 @@ metadata server, the router, the resolver or a neighbour on the link. Sources of
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address
 
@@ -201,23 +201,28 @@ _SHARE = re.compile(r"add element bridge orc_\w+ (\w+) \{ ([^{}]+) \}")
 def guard(deployment: str, shares: Iterable[str]) -> Ruleset:
     """The guard of all routers of a deployment, from their `guard_elements`. Raises HostError for a share that is none:
     without it, its guests would pass unguarded."""
-    elements: dict[str, set[str]] = {name: set() for name in _TYPES}
-    for share in shares:
-        for name, element in _read(share):
-            elements[name].add(element)
-    sets = {name: Set(kind, frozenset(elements[name])) for name, kind in _TYPES.items()}
+    read = [_read(share) for share in shares]
+    sets = {
+        name: Set(kind, frozenset().union(*(elements[name] for elements in read if name in elements)))
+        for name, kind in _TYPES.items()
+    }
     return Ruleset(*guard_table(deployment), sets, _CHAINS)
 
 
-def _read(share: str) -> Iterator[tuple[str, str]]:
+# Whatever changes in one router, all shares are put together: those of all others are the same as before. With 100
+# routers of 100 ports that takes 4 ms instead of 25. A share of 100 ports takes 60 KiB here.
+@lru_cache(maxsize=256)
+def _read(share: str) -> Mapping[str, frozenset[str]]:
+    """The elements of each set."""
+    found: dict[str, frozenset[str]] = {}
     for line in share.splitlines():
         match = _SHARE.fullmatch(line)
         if match is None or match[1] not in _TYPES.keys() | _RETIRED:
             raise HostError(f"'{line[:80]}' is no line of a router's share of the guard", retryable=False)
         if match[1] in _RETIRED:
             continue
-        for element in match[2].split(","):
-            yield match[1], element.strip()
+        found[match[1]] = found.get(match[1], frozenset()) | {element.strip() for element in match[2].split(",")}
+    return found
 
 
 # --- what is a port's own ------------------------------------------------------------------------------------------

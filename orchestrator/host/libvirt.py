@@ -23,7 +23,7 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,7 +43,8 @@ from orchestrator.host import (
     OffReason,
     Power,
 )
-from orchestrator.host.connection import Connection, run_event_loop
+from orchestrator.host.confine import Confinement, security_models
+from orchestrator.host.connection import Connection, ask_once
 from orchestrator.host.devices import choose_number, nics, parse
 from orchestrator.host.disks import DomainDisks, MachineFiles
 from orchestrator.host.xml import (
@@ -58,6 +59,7 @@ from orchestrator.host.xml import (
 T = TypeVar("T")
 
 _MAX_SOCKET_PATH = 107  # bytes: sockaddr_un(7)
+_QEMU_LOGS = Path("/var/log/libvirt/qemu")
 _LOG_BACKUPS = 3  # what virtlogd keeps by default: NAME.log.0 is the newest
 
 _OFF_REASONS = {
@@ -98,6 +100,9 @@ class LibvirtCompute:
         self._accelerator = accelerator
         self._template = DomainTemplate(templates)
         self._disks = DomainDisks(deployment, files, self._template)
+        self._confinement = Confinement(deployment, accelerator)
+        self._confinement.release()  # what a process that was killed has left
+        self._security_models: tuple[str, ...] | None = None
         self._memory_overcommit = memory_overcommit
         self._define_flags = libvirt.VIR_DOMAIN_DEFINE_VALIDATE if validate else 0
         self._lock = threading.RLock()
@@ -110,7 +115,11 @@ class LibvirtCompute:
             directory.mkdir(parents=True, exist_ok=True)
             os.chmod(directory, 0o700)
         self._connection = Connection(
-            uri, has_changed=self._on_change, was_reset=self._on_reset, came_back=self._wake_all
+            uri,
+            has_changed=self._on_change,
+            was_reset=self._on_reset,
+            came_back=self._wake_all,
+            is_free=self._wake,
         )
 
     # --- life ---
@@ -124,6 +133,7 @@ class LibvirtCompute:
                 # Half started, or paused by hand; to a disk that could not be written somebody has to see first.
                 if _is_paused(domain) and not self._disks.error(domain, domain.state()[1], parse(domain)):
                     domain.resume()
+                self._confinement.hold(domain, parse(domain), machine.cpu_share_percent)
                 return
             if domain is None and _lookup(connection, machine.name) is not None:
                 raise HostError(f"a domain of somebody else is called {machine.name}", retryable=False)
@@ -136,8 +146,9 @@ class LibvirtCompute:
                 _tolerate(libvirt.VIR_ERR_OPERATION_INVALID, unless=lambda: not domain.isActive()),
             ):
                 domain.create()
+            self._confinement.hold(domain, parse(domain), machine.cpu_share_percent)
 
-        self._connection.call(f"start {machine.name}", start)
+        self._connection.call(f"start {machine.name}", start, name=machine.name)
 
     def ask_to_stop(self, name: str) -> None:
         self._act("stop", name, lambda domain: domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
@@ -172,11 +183,11 @@ class LibvirtCompute:
     # --- disks ---
 
     def plug_in_disk(self, name: str, disk: Disk) -> None:
-        self._change(
-            f"plug {disk.serial} into {name}",
-            name,
-            lambda connection, domain: self._disks.plug_in(connection, domain, parse(domain), disk),
-        )
+        def plug_in(connection: Any, domain: Any) -> None:
+            self._disks.plug_in(connection, domain, parse(domain), disk)
+            self._confinement.hold_memory(domain, parse(domain))
+
+        self._change(f"plug {disk.serial} into {name}", name, plug_in)
 
     def unplug_disk(self, name: str, serial: str) -> None:
         self._let_go(
@@ -184,11 +195,12 @@ class LibvirtCompute:
         )
 
     def switch_disks(self, name: str, tops: Mapping[str, LayerFile], *, freeze: bool = False) -> bool:
-        return self._change(
-            f"switch the disks of {name}",
-            name,
-            lambda connection, domain: self._disks.switch(connection, domain, parse(domain), tops, freeze=freeze),
-        )
+        def switch(connection: Any, domain: Any) -> bool:
+            frozen = self._disks.switch(connection, domain, parse(domain), tops, freeze=freeze)
+            self._confinement.hold_memory(domain, parse(domain))
+            return frozen
+
+        return self._change(f"switch the disks of {name}", name, switch)
 
     def resize_disk(self, name: str, serial: str, size_bytes: int) -> None:
         self._change(
@@ -254,15 +266,17 @@ class LibvirtCompute:
                     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
                 )
 
-        self._connection.call(f"remove {name}", remove)
+        self._connection.call(f"remove {name}", remove, name=name, anyway=True)
         self._serial_socket(name).unlink(missing_ok=True)
+        self._confinement.release()
         with self._lock:
             self._resets.pop(name, None)
 
     def forget(self, name: str) -> None:
-        log = self._console_log(name)
-        for path in (log, *(_backup(log, number) for number in range(_LOG_BACKUPS))):
-            path.unlink(missing_ok=True)
+        # What QEMU had to say libvirt keeps for ever.
+        for log in (self._console_log(name), _QEMU_LOGS / f"{name}.log"):
+            for path in (log, *(_backup(log, number) for number in range(_LOG_BACKUPS))):
+                path.unlink(missing_ok=True)
 
     # --- what is so ---
 
@@ -289,7 +303,7 @@ class LibvirtCompute:
                     return None
                 raise
 
-        seen = self._connection.call(f"observe {name}", look)
+        seen = self._connection.call(f"observe {name}", look, name=name)
         with self._lock:
             return replace(seen, resets=self._resets[name]) if seen else None
 
@@ -345,7 +359,7 @@ class LibvirtCompute:
                     stream.abort()
                 raise
 
-        self._connection.call(f"look at the screen of {name}", take)
+        self._connection.call(f"look at the screen of {name}", take, name=name)
         from PIL import Image  # here, since it takes longer to load than anything else in this room
 
         jpeg = io.BytesIO()
@@ -374,8 +388,10 @@ class LibvirtCompute:
         with self._lock:
             self._resets[name] += 1
 
-    def _wake_all(self) -> None:
-        for name in self.names():
+    def _wake_all(self, missed: Collection[str]) -> None:
+        """After libvirtd was away. Of a machine that was to start then, it knows nothing: so those are named too."""
+        self._security_models = None  # it may have been configured anew
+        for name in {*self.names(), *missed}:
             self._wake(name)
 
     def _wake(self, name: str) -> None:
@@ -393,7 +409,7 @@ class LibvirtCompute:
                 with _tolerate(libvirt.VIR_ERR_OPERATION_INVALID, unless=domain.isActive):
                     work(domain)
 
-        self._connection.call(f"{verb} {name}", act)
+        self._connection.call(f"{verb} {name}", act, name=name)
 
     def _change(self, about: str, name: str, work: Callable[[Any, Any], T]) -> T:
         """Do `work` with the connection and a domain that must run."""
@@ -409,7 +425,7 @@ class LibvirtCompute:
                     raise
                 raise HostError(f"cannot {about}: {name} does not run any more") from error
 
-        return self._connection.call(about, change)
+        return self._connection.call(about, change, name=name)
 
     def _let_go(self, about: str, name: str, work: Callable[[Any], object]) -> None:
         """Do `work` with a domain, if it runs; that it, or the device, is gone is as good."""
@@ -425,7 +441,7 @@ class LibvirtCompute:
                 if error.get_error_code() not in (*_GONE, libvirt.VIR_ERR_DEVICE_MISSING):
                     raise
 
-        self._connection.call(about, let_go)
+        self._connection.call(about, let_go, name=name)
 
     def _names(self, connection: Any) -> list[str]:
         domains = connection.listAllDomains(0)
@@ -462,11 +478,18 @@ class LibvirtCompute:
             kernel=self._files.kernel_files(machine.kernel.layer) if machine.kernel else None,
             serial_socket=serial_socket,
             console_log=self._console_log(machine.name),
+            security_models=self._models(),
         )
         try:
             return self._template.render(machine, files, deployment=self._deployment, accelerator=self._accelerator)
         except ValueError as error:
             raise HostError(str(error), retryable=False) from error
+
+    def _models(self) -> tuple[str, ...]:
+        if self._security_models is None:
+            text = self._connection.call("ask what confines guests", lambda connection: connection.getCapabilities())
+            self._security_models = security_models(text)
+        return self._security_models
 
     def _check_capacity(self, connection: Any, machine: Machine) -> None:
         statistics = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS, 0)
@@ -486,15 +509,8 @@ class LibvirtCompute:
 
 def qemu_owner(uri: str) -> tuple[int, int]:
     """The user and group that libvirt runs QEMU as, by its DAC security driver; root's where it has none."""
-    run_event_loop()
-    try:
-        connection = libvirt.openReadOnly(uri)
-        try:
-            tree = ElementTree.fromstring(connection.getCapabilities())  # noqa: S314  # libvirt's own words
-        finally:
-            connection.close()
-    except libvirt.libvirtError as error:
-        raise HostError(f"libvirt does not answer at {uri}: {error}") from error
+    capabilities = ask_once(uri, lambda connection: str(connection.getCapabilities()))
+    tree = ElementTree.fromstring(capabilities)  # noqa: S314  # libvirt's own words
     for model in tree.iterfind("./host/secmodel"):
         label = model.findtext("baselabel")
         if model.findtext("model") == "dac" and label:

@@ -16,6 +16,7 @@ import base64
 import errno
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -86,7 +87,8 @@ class MemoryCompute:
     ) -> None:
         self.fault: Fault = _no_fault
         self.storage = storage
-        self.switches: list[tuple[str, frozenset[str], bool]] = []  # machine, serials, and whether it was frozen
+        # Machine, serials, and whether it was frozen, of the last ones.
+        self.switches: deque[tuple[str, frozenset[str], bool]] = deque(maxlen=100)
         self._most_nics = nics
         self._most_disks = disks
         self._processors = processors
@@ -473,6 +475,9 @@ class MemoryCompute:
 
     def _check_chain(self, about: str, layers: list[str]) -> None:
         """Of two layers the first must lie on the second, as its file's header would say."""
+        for layer in layers if self.storage is not None and self.storage.strict else ():
+            if self._opened(layer) is None:
+                raise HostError(f"{about}: {layer} is not there")
         for layer, parent in pairwise(layers):
             status = self._opened(layer)
             if status is not None and status.parent != parent:

@@ -50,6 +50,7 @@ class _Layer:
     parent: str = ""
     secret: bytes = b""
     sealed: bool = False
+    sha512: str = ""  # of what was imported
 
 
 class MemoryStorage:
@@ -58,7 +59,7 @@ class MemoryStorage:
 
     def __init__(self, *, free_bytes: int = 1 << 60, strict: bool = False) -> None:
         self.fault: Fault = no_fault
-        self._strict = strict
+        self.strict = strict
         self._free_bytes = free_bytes
         self._lock = threading.Lock()
         self._layers: dict[str, _Layer] = {}
@@ -69,7 +70,7 @@ class MemoryStorage:
         self.fault("create_layer", name)
         with self._lock:
             below = self._layers.get(parent)
-            if parent and below is None and self._strict:
+            if parent and below is None and self.strict:
                 raise HostError(f"{name} cannot be made: its parent {parent} is not there", retryable=False)
             known = self._layers.get(name)
             if known is not None and known.parent != parent:
@@ -116,7 +117,7 @@ class MemoryStorage:
         with self._lock:
             known = self._layers.get(top)
             if known is None:
-                if self._strict:
+                if self.strict:
                     raise HostError(f"{top} cannot be merged: it is not there", retryable=False)
                 return
             if known.parent != onto:
@@ -127,7 +128,7 @@ class MemoryStorage:
         self.fault("reparent_layer", layer.layer)
         with self._lock:
             known = self._layers.get(layer.layer)
-            if self._strict and (known is None or parent not in self._layers):
+            if self.strict and (known is None or parent not in self._layers):
                 raise HostError(f"{layer.layer} cannot lie on {parent}: it is not there", retryable=False)
             if known is not None:
                 self._layers[layer.layer] = replace(known, parent=parent)
@@ -138,19 +139,21 @@ class MemoryStorage:
             known = self._layers.get(name)
             if known is not None:
                 self._layers[name] = replace(known, sealed=True)
-            elif self._strict:
+            elif self.strict:
                 raise HostError(f"{name} cannot be sealed: it is not there", retryable=False)
 
     def unseal_layer(self, name: str) -> None:
         self.fault("unseal_layer", name)
         with self._lock:
+            known = self._layers.get(name)
+            if known is not None and not known.sealed:
+                return
             for other, layer in self._layers.items():
                 if layer.parent == name:
                     raise HostError(f"{name} cannot be written to: {other} lies on it", retryable=False)
-            known = self._layers.get(name)
             if known is not None:
                 self._layers[name] = replace(known, sealed=False)
-            elif self._strict:
+            elif self.strict:
                 raise HostError(f"{name} cannot be written to: it is not there", retryable=False)
 
     def verify_layer(self, chain: Sequence[LayerFile], sha512: str = "") -> list[str]:
@@ -266,16 +269,18 @@ class MemoryStorage:
         progress("simulate an import")
         done(1.0)
         with self._lock:
-            if upload not in self._uploads:
-                raise HostError(f"there is no upload {upload}", retryable=False)
-            received, sha512 = self._uploads.pop(upload)
-            if not received:
-                raise HostError("the image is refused: it is empty", retryable=False)
-            size_bytes = -(-received // 512) * 512
-            self._layers[layer] = _Layer(size_bytes=size_bytes, sealed=True)
+            known = self._layers.get(layer)
+            if known is None:
+                if upload not in self._uploads:
+                    raise HostError(f"there is no upload {upload}", retryable=False)
+                received, sha512 = self._uploads.pop(upload)
+                if not received:
+                    raise HostError("the image is refused: it is empty", retryable=False)
+                known = self._layers[layer] = _Layer(size_bytes=-(-received // 512) * 512, sealed=True, sha512=sha512)
+            self._uploads.pop(upload, None)
         return BuiltImage(
-            size_bytes=size_bytes,
-            sha512=sha512,
+            size_bytes=known.size_bytes,
+            sha512=known.sha512,
             root_device="/dev/xvda",
             login_user="ec2-user",
             description="",
@@ -315,7 +320,7 @@ class MemoryStorage:
         for place, each in enumerate(chain):
             known = self._layers.get(each.layer)
             if known is None:
-                if self._strict:
+                if self.strict:
                     raise HostError(f"{each.layer} is not there", retryable=False)
                 continue
             below = chain[place + 1].layer if place + 1 < len(chain) else ""

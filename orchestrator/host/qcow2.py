@@ -57,8 +57,11 @@ class QcowStorage(LayerFiles):
         self._images_dir = images_dir
         self._max_import_bytes = max_import_bytes
         self._build_timeout_s = build_timeout_s
-        # QEMU's user passes through the first and cannot list it.
-        self._kernels = directory(state_dir / "kernels", 0o711)
+        # QEMU's group passes through the first and cannot list it. The files in it are open to all, since libvirt gives
+        # a kernel to QEMU's user with one machine and takes it away with another.
+        self._kernels = directory(state_dir / "kernels", 0o711 if owner is None else 0o710)
+        if owner is not None:
+            os.chown(self._kernels, -1, owner[1])
         self._uploads = directory(state_dir / "uploads", 0o700)
         self._work = directory(state_dir / "making", 0o700)
         remove_unfinished(self._uploads)

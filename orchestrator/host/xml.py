@@ -55,12 +55,14 @@ class KernelFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainFiles:
-    """What on the host's file system belongs to one machine. `layers` maps each layer of its disks to its file."""
+    """What of the host belongs to one machine. `layers` maps each layer of its disks to its file; `security_models` are
+    what libvirt can confine it by."""
 
     layers: Mapping[str, Path]
     kernel: KernelFiles | None = None
     serial_socket: Path
     console_log: Path
+    security_models: tuple[str, ...] = ()
 
 
 class DomainTemplate:
@@ -93,7 +95,7 @@ class DomainTemplate:
             nics=[_nic(nic, index) for nic, index in zip(machine.nics, _numbers(machine, "interfaces"), strict=True)],
             serial_socket=files.serial_socket,
             console_log=files.console_log,
-            cpu_shares=cpu_shares(machine.vcpus, machine.cpu_share_percent),
+            security_models=files.security_models,
             cpu_mode=_CPU_MODES[accelerator],
             domain_type=_DOMAIN_TYPES[accelerator],
             deployment=deployment,
@@ -170,14 +172,6 @@ def nic_address(index: int) -> tuple[int, int]:
 def disk_address(index: int) -> tuple[int, int]:
     """Bus and slot of disk number `index`."""
     return (0, 4) if index == 0 else (4, index)
-
-
-def cpu_shares(vcpus: int, percent: int) -> int:
-    """The weight under contention: 100 for a whole vCPU, inside what cgroups v1 (2 ...) and v2 (... 10000) allow.
-
-    A share is no ceiling: a processor that is idle is given to whoever wants it, as a burstable type expects.
-    """
-    return min(10_000, max(2, vcpus * percent))
 
 
 def _target(index: int) -> str:

@@ -18,6 +18,8 @@ class Account(Resource):
     KIND: ClassVar[str] = "account"
 
     name: str = ""
+    email: str = ""
+    request_id: str = ""  # of the request that opened it, as AWS Organizations has it; empty for the first
     regions: tuple[str, ...] = ()
 
 

@@ -26,7 +26,7 @@ class FreeAddresses:
     def __init__(self, subnet: Subnet, interfaces: Iterable[NetworkInterface]) -> None:
         self.network = subnet.network
         self.ipv6_network = subnet.ipv6_network
-        self._first = int(self.network.network_address)
+        self._first, self._count = int(self.network.network_address), self.network.num_addresses
         self._next = 4  # no address before the so manyth is free
         self._taken = set(reserved_addresses(self.network))
         self._taken_ipv6: set[str] = set()
@@ -39,11 +39,11 @@ class FreeAddresses:
 
     def __len__(self) -> int:
         """How many IPv4 addresses are free."""
-        return max(0, self.network.num_addresses - len(self._taken))
+        return max(0, self._count - len(self._taken))
 
     def take(self) -> str | None:
         """The lowest free address; None when the subnet is full."""
-        while self._next < self.network.num_addresses:
+        while self._next < self._count:
             address = dotted(self._first + self._next)
             self._next += 1
             if address not in self._taken:

@@ -23,7 +23,7 @@ MAX_VALUES = 200
 
 def pattern(text: str) -> Test:
     """A test for one filter value."""
-    if not any(mark in text for mark in "*?\\"):
+    if not _is_pattern(text):
         return text.__eq__
     expression = ""
     position = 0
@@ -68,6 +68,20 @@ def compile_filters(
         return True
 
     return test
+
+
+def exact(filters: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Filter name -> its values, of those whose values are all without wildcards: an index finds what they let
+    through. Of two filters of one name, the last."""
+    return {
+        given["Name"]: given["Values"]
+        for given in filters
+        if given.get("Name") and given.get("Values") and not any(_is_pattern(value) for value in given["Values"])
+    }
+
+
+def _is_pattern(text: str) -> bool:
+    return any(mark in text for mark in "*?\\")
 
 
 def _getter(name: str, table: FilterTable, tags: Callable[[Any], Mapping[str, str]] | None) -> Callable[[Any], Value]:

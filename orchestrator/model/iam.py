@@ -147,6 +147,8 @@ _READ_ALL: Final = [
     "orc:Describe*",
     "orc:Get*",
     "orc:List*",
+    "organizations:Describe*",
+    "organizations:List*",
     "sts:GetAccessKeyInfo",
     "sts:GetCallerIdentity",
     "sts:GetSessionToken",
@@ -154,7 +156,10 @@ _READ_ALL: Final = [
 # What these say of the services that are offered here.
 _MANAGED: Final[dict[str, tuple[str, list[dict[str, object]]]]] = {
     "AdministratorAccess": ("Everything", [{"Effect": "Allow", "Action": "*", "Resource": "*"}]),
-    "PowerUserAccess": ("Everything but users, groups and roles", [{"Effect": "Allow", "NotAction": ["iam:*"]}]),
+    "PowerUserAccess": (
+        "Everything but accounts, users, groups and roles",
+        [{"Effect": "Allow", "NotAction": ["iam:*", "organizations:*", "orc:CreateAccount"]}],
+    ),
     "ReadOnlyAccess": ("Looking at everything", [{"Effect": "Allow", "Action": _READ_ALL}]),
     "AmazonEC2FullAccess": ("All of EC2", [{"Effect": "Allow", "Action": "ec2:*"}]),
     "AmazonEC2ReadOnlyAccess": ("Looking at EC2", [{"Effect": "Allow", "Action": _READS}]),

@@ -55,7 +55,16 @@ class ProfileAssociation:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance(Resource):
     KIND: ClassVar[str] = "instance"
-    INDEXES: ClassVar[tuple[str, ...]] = ("account", "state", "vpc_id", "subnet_id", "image_id", "reservation_id")
+    INDEXES: ClassVar[tuple[str, ...]] = (
+        "account",
+        "state",
+        "vpc_id",
+        "subnet_id",
+        "image_id",
+        "reservation_id",
+        "kernel_id",
+        "draws",
+    )
 
     reservation_id: str
     launch_index: int = 0
@@ -107,6 +116,14 @@ class Instance(Resource):
     resource_name_aaaa: bool = False
     metadata: MetadataOptions = field(default_factory=MetadataOptions)
     profile: ProfileAssociation | None = None
+
+    @property
+    def draws(self) -> str:
+        """What it takes of the host while it runs, or is about to: TYPE/CORES/THREADS, zero for as the type has them.
+        Empty for one that takes nothing."""
+        if self.state not in (State.PENDING, State.RUNNING):
+            return ""
+        return f"{self.instance_type}/{self.core_count}/{self.threads_per_core}"
 
     def private_name(self, address: str) -> str:
         """What it is called inside its VPC; `address` is the primary one of an interface."""

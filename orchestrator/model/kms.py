@@ -16,6 +16,7 @@ what it made unreadable can say why.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -29,14 +30,17 @@ ENABLED, DISABLED, PENDING, DESTROYED = "Enabled", "Disabled", "PendingDeletion"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """Who may do what with a key by another's leave. Kept and shown; an account's root may do all of it anyway."""
+    """Who may do what with a key by another's leave. `grantee_id` and `retirer_id` are the unique ids of the users or
+    roles that the ARNs meant when the grant was made: who bears the name later is somebody else."""
 
     id: str
     token: str = field(repr=False)
     created: datetime
     name: str = ""
     grantee: str
+    grantee_id: str = ""
     retirer: str = ""
+    retirer_id: str = ""
     operations: tuple[str, ...]
     constraints: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -62,7 +66,7 @@ class Key(Resource):
     manager: str = "CUSTOMER"  # CUSTOMER | AWS: made by the service, as the default key is
     state: str = ENABLED  # Enabled | Disabled | PendingDeletion | Destroyed
     delete_at: datetime | None = None
-    policy: str = ""  # the document that was given, kept and shown
+    policy: str = ""  # the document that was given; empty: `default_policy`
     grants: tuple[Grant, ...] = ()
     rotation_days: int = 0  # 0: not rotated
     rotate_at: datetime | None = None
@@ -71,6 +75,18 @@ class Key(Resource):
     @property
     def arn(self) -> str:
         return f"arn:aws:kms:{self.region}:{self.account}:key/{self.id}"
+
+
+def default_policy(key: Key) -> str:
+    """The account may do all with it, and so leaves it to its users' policies."""
+    statement = {
+        "Sid": "Enable IAM User Permissions",
+        "Effect": "Allow",
+        "Principal": {"AWS": f"arn:aws:iam::{key.account}:root"},
+        "Action": "kms:*",
+        "Resource": "*",
+    }
+    return json.dumps({"Version": "2012-10-17", "Id": "key-default-1", "Statement": [statement]}, indent=2)
 
 
 def destroyed(key: Key) -> Key:
@@ -113,6 +129,14 @@ def find_named(rows: Rows, account: str, region: str, named: str) -> Key | None:
         key = rows.get(Key, name)
         found = [key] if key is not None else []
     return next((key for key in found if (key.account, key.region) == (account, region)), None)
+
+
+def find_elsewhere(rows: Rows, account: str, region: str, named: str) -> Key | None:
+    """The key of another account that an ARN names in a region."""
+    parts = named.split(":", 5)
+    if len(parts) != 6 or parts[4] == account:
+        return None
+    return find_named(rows, parts[4], region, named)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

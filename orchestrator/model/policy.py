@@ -26,6 +26,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
 VERSIONS: Final = ("2012-10-17", "2008-10-17")
+MAX_KEY_POLICY: Final = 32 << 10
 MAX_DOCUMENT: Final = 20480  # characters; what each kind of policy may have at most is for its operation to check
 
 Context = Mapping[str, tuple[str, ...]]  # lower-case key -> its values; a key that is absent is not there
@@ -136,7 +137,7 @@ def evaluate(documents: Iterable[Document], request: Request) -> Verdict:
 
 
 def evaluate_trust(document: Document, request: Request, *, arns: Sequence[str] = (), service: str = "") -> Verdict:
-    """What a role's trust policy says of a principal, who goes by any of `arns`, or of a service."""
+    """What a role's trust policy, or a key's, says of a principal, who goes by any of `arns`, or of a service."""
 
     def concerns(statement: Statement) -> bool:
         if statement.not_principals is not None:
@@ -382,18 +383,27 @@ _FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ue000\ue001]")
 
 def parse(text: str) -> Document:
     """A policy of an identity: it names resources and no principals. Raises PolicyError."""
-    return _parse(text, False)
+    return _parse(text, _IDENTITY)
 
 
 def parse_trust(text: str) -> Document:
     """A role's trust policy: it names principals and no resources. Raises PolicyError."""
-    return _parse(text, True)
+    return _parse(text, _TRUST)
+
+
+def parse_key_policy(text: str) -> Document:
+    """A key's policy: it names principals and resources, of which its key is the only one. Raises PolicyError."""
+    return _parse(text, _KEY)
+
+
+_IDENTITY, _TRUST, _KEY = "identity", "trust", "key"
 
 
 @lru_cache(maxsize=4096)
-def _parse(text: str, trust: bool) -> Document:
-    if len(text) > MAX_DOCUMENT:
-        raise PolicyError(f"A policy has at most {MAX_DOCUMENT} characters; this has {len(text)}")
+def _parse(text: str, use: str) -> Document:
+    most = MAX_KEY_POLICY if use == _KEY else MAX_DOCUMENT
+    if len(text) > most:
+        raise PolicyError(f"A policy has at most {most} characters; this has {len(text)}")
     if _FORBIDDEN.search(text):
         raise PolicyError("A policy has no control characters and none that are for private use")
     try:
@@ -413,7 +423,7 @@ def _parse(text: str, trust: bool) -> Document:
         statements = [statements]
     if not isinstance(statements, list) or not statements:
         raise PolicyError("Statement must be an object or a list of at least one")
-    read = tuple(_statement(each, trust, version == VERSIONS[0]) for each in statements)
+    read = tuple(_statement(each, use, version == VERSIONS[0]) for each in statements)
     sids = [each.sid for each in read if each.sid]
     if len(set(sids)) < len(sids):
         raise PolicyError("Statement IDs (Sid) in a single policy must be unique")
@@ -441,7 +451,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def _statement(found: Any, trust: bool, variables: bool) -> Statement:
+def _statement(found: Any, use: str, variables: bool) -> Statement:
     if not isinstance(found, dict):
         raise PolicyError("Each statement is an object")
     for name in found:
@@ -460,12 +470,11 @@ def _statement(found: Any, trust: bool, variables: bool) -> Statement:
     not_resources: tuple[str, ...] | None = None
     principals: Principals | None = None
     not_principals: Principals | None = None
-    if trust:
-        for name in ("Resource", "NotResource"):
-            if name in found:
-                raise PolicyError(f"A trust policy has no {name}: it is about its role")
+    if use != _IDENTITY:
+        if use == _TRUST and (name := next((n for n in ("Resource", "NotResource") if n in found), "")):
+            raise PolicyError(f"A trust policy has no {name}: it is about its role")
         if ("Principal" in found) == ("NotPrincipal" in found):
-            raise PolicyError("A statement of a trust policy has a Principal or a NotPrincipal")
+            raise PolicyError(f"A statement of a {use} policy has a Principal or a NotPrincipal")
         if "Principal" in found:
             principals = _principals(found["Principal"])
         else:
@@ -474,6 +483,7 @@ def _statement(found: Any, trust: bool, variables: bool) -> Statement:
         for name in ("Principal", "NotPrincipal"):
             if name in found:
                 raise PolicyError(f"Policy document should not specify a principal: it has a {name}")
+    if use != _TRUST:
         resources, not_resources = _either(found, "Resource", "NotResource")
         for resource in (*resources, *(not_resources or ())):
             if resource != "*" and not resource.startswith(("arn:", "${")):

@@ -1,4 +1,5 @@
-"""How often an account may call, by kind of action: so many at once, and so many a second."""
+"""How often an account may call, by kind of action, and an address without proof of who calls: so many at once, and so
+many a second."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from typing import Final
 READ: Final = "read"
 WRITE: Final = "write"
 INTENSIVE: Final = "intensive"
-KINDS: Final = (READ, WRITE, INTENSIVE)
+UNPROVEN: Final = "unproven"  # of an address: calls that fail authentication
+KINDS: Final = (READ, WRITE, INTENSIVE, UNPROVEN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,7 @@ class NetworkInterface(Resource):
         "public_ip",
         "addresses",
         "prefixes",
+        "groups",
     )
 
     vpc_id: str

@@ -51,6 +51,8 @@ class Builds:
         except HostError as error:
             self._storage.remove_layer(layer_id)
             self._storage.remove_kernel(layer_id)
+            if build.upload_id:
+                self._storage.remove_upload(build.upload_id)
             self._change(build_id, state="failed", message=str(error)[:2000], finished=self._clock())
             return Done()
         if build.login_user:

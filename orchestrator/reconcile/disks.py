@@ -83,14 +83,16 @@ class Disks:
 
     # --- a machine that is to start ---
 
-    def prepare_all(self, instance: Instance) -> bool:
-        """Have the files of all disks. False while one is being copied: ask again. Raises HostError."""
+    def prepare_all(self, instance: Instance) -> list[Volume] | None:
+        """Have the files of all disks. The volumes as they are ready: what is frozen from now on is looked at once the
+        machine runs. None while one is being copied: ask again. Raises HostError."""
         for volume in self._starting(instance):
             self._files.take_back(volume.layer_id)
-        ready = [self._make(instance, volume) for volume in self._starting(instance)]
+        volumes = self._starting(instance)
+        ready = [self._make(instance, volume) for volume in volumes]
         for name, size_bytes in instance_store(instance):
             self._storage.create_layer(name, size_bytes=size_bytes)
-        return all(ready)
+        return volumes if all(ready) else None
 
     def _make(self, instance: Instance, volume: Volume) -> bool:
         for layer in layers_to_make(self._store, self._files, volume):
@@ -104,9 +106,8 @@ class Disks:
                 return False
         return True
 
-    def start(self, instance: Instance, begin: Callable[[tuple[Disk, ...]], None]) -> None:
-        """Call `begin` with the disks, whose files nobody changes meanwhile."""
-        volumes = self._starting(instance)
+    def start(self, instance: Instance, volumes: Sequence[Volume], begin: Callable[[tuple[Disk, ...]], None]) -> None:
+        """Call `begin` with the disks of what `prepare_all` has prepared, whose files nobody changes meanwhile."""
         below = {layer.id for volume in volumes for layer in layers_below(self._store, volume.layer_id)}
         with self._files.claim(read=below):
             disks = [
@@ -311,6 +312,8 @@ class Disks:
                     raise
                 log.warning("%s of %s cannot be flattened: %s", volume.id, instance.id, error)
                 watch.not_flattened.add(volume.layer_id)
+                with self._store.write() as tx:
+                    forget_merge(tx, volume.layer_id)
                 continue
             return Again(FLATTENING_EACH_S)
         return None
@@ -386,7 +389,8 @@ class Disks:
 
     def has_gone(self, tx: Transaction, row: Volume, *, held: bool) -> None:
         held_by = row.instance_id if held else _held_elsewhere(row)
-        tx.put(replace(row, attachment=None, state="available", held_by=held_by))
+        state = "creating" if row.state == "creating" else "available"  # its instance may never have started
+        tx.put(replace(row, attachment=None, state=state, held_by=held_by))
         wake_at_rest(tx, row)
 
 

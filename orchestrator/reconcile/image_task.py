@@ -95,7 +95,8 @@ class ImageTasks:
         """The file becomes the task's layer."""
         say = _Progress(self._store, task)
         known = self._storage.observe_layer(task.layer_id)
-        if known is not None:  # from before the process was ended
+        if known is not None:  # from before the process was ended, perhaps before it was sealed
+            self._storage.seal_layer(task.layer_id)
             return _Disk(known.size_bytes, "")
         secret = self._secret(task)
         layer_id = task.plain_layer_id if secret else task.layer_id

@@ -57,12 +57,18 @@ PROBE_TIMEOUT_S = 0.3
 PROBE_PORT = 22
 PROBE_FOR = timedelta(minutes=10)  # how long a booting guest is looked at before it is called impaired
 SSH_FOR = timedelta(minutes=3)  # how long a guest that answers is asked for ssh
-PROBE_EACH_S = (0.5, 2.0)  # in the first minute, and after
+PROBE_EACH_S = (0.5, 10.0)  # at first, and at last
+PROBE_MORE = 30  # the longer one has waited, the longer till the next look: a thirtieth of it
+PROBES_AT_ONCE = 3  # guests that do not answer keep the loop's workers waiting: no more of them than that
 IMPAIRED_EACH_S = 60.0
 GIB = 1 << 30
 NO_SPACE = "no space"  # as MachineStatus.disk_error has it
 RESUME_EACH_S = (1.0, 30.0)  # at first, and at last: how often a machine that is paused is let run on
 
+BY_HOST = Reason(
+    code="Server.InternalError",
+    message="Server.InternalError: The host has booted, and instances.after_host_boot is stop",
+)
 BY_GUEST = Reason(
     code="Client.InstanceInitiatedShutdown",
     message="Client.InstanceInitiatedShutdown: Instance initiated shutdown",
@@ -112,16 +118,30 @@ class Instances:
         self._disks = Disks(store, host, files, clock, max_depth)
         self._watches: dict[str, Watch] = {}
         self._lock = threading.Lock()
+        self._probing = threading.BoundedSemaphore(PROBES_AT_ONCE)
         self._side_by_side = ThreadPoolExecutor(max_workers=8, thread_name_prefix="launch")
 
     def saw(self, instance_id: str, phase: str) -> None:
         """A phase of the launch was seen from outside (metadata read): kept until the next step writes it down."""
         self._watch(instance_id).phases.setdefault(phase, self._clock())
 
+    def stop_all(self) -> None:
+        """The host has booted, and what ran on it is to stay off: each instance that ran is stopped, and says why."""
+        with self._store.write() as tx:
+            for instance in tx.all(Instance):
+                if instance.state is State.RUNNING:
+                    goal = replace(instance.goal, power=State.STOPPED, forced=True, since=self._clock())
+                    state = move(instance.state, State.STOPPING)
+                    tx.wake(
+                        tx.put(
+                            replace(instance, goal=goal, state=state, reason=BY_HOST, transition_reason=BY_HOST.code)
+                        )
+                    )
+
     def step(self, instance_id: str) -> Next:
         instance = self._store.get(Instance, instance_id)
         if instance is None:
-            if instance_id in self._host.compute.names():  # ours, without a row: a leftover
+            if self._host.compute.observe(instance_id) is not None:  # ours, without a row: a leftover
                 self._host.compute.remove(instance_id)
                 self._host.compute.forget(instance_id)
             self._watches.pop(instance_id, None)
@@ -150,13 +170,12 @@ class Instances:
                 if not self._start(instance):
                     return Again(WORK_EACH_S)
         except HostError as error:
-            asked = instance.goal.since or instance.created
-            if error.retryable and self._clock() - asked < LAUNCH_DEADLINE:
+            if error.retryable and self._waited(instance) < LAUNCH_DEADLINE:
                 raise
             log.warning("instance %s cannot be started: %s", instance.id, error)
             return self._give_up(instance, error)
         now = self._clock()
-        with self._store.write() as tx:
+        with self._store.write(in_time=True) as tx:
             current = tx.get(Instance, instance.id)
             if current is None or current.state is not State.PENDING:
                 return Again(0)
@@ -180,13 +199,14 @@ class Instances:
         watch = self._watches[instance.id] = Watch()
         network = self._side_by_side.submit(self._plug_in, instance, watch)
         try:
-            ready = self._disks.prepare_all(instance)
+            volumes = self._disks.prepare_all(instance)
             watch.phases["volume"] = self._clock()
         finally:
             network.result()
-        if ready:
-            self._disks.start(instance, lambda disks: self._host.compute.start(self._machine(instance, disks)))
-        return ready
+        if volumes is None:
+            return False
+        self._disks.start(instance, volumes, lambda disks: self._host.compute.start(self._machine(instance, disks)))
+        return True
 
     def _plug_in(self, instance: Instance, watch: Watch) -> None:
         self._interfaces.ensure_networks(instance)
@@ -281,6 +301,7 @@ class Instances:
         """A snapshot is to be taken with the machine off. Once it is, it is started again."""
         if watch.off_asked is None:
             watch.off_asked, watch.pressed = self._clock(), None
+        watch.off_asked = min(watch.off_asked, self._clock())  # which may have been put back
         if self._clock() - watch.off_asked < self._limits.reboot:
             return self._press(instance, self._host.compute.ask_to_stop)
         self._disks.mark(instance, "crash")
@@ -290,18 +311,22 @@ class Instances:
     def _stand_still(self, instance: Instance, status: MachineStatus, watch: Watch) -> Next:
         """A disk could not be written, so the machine was paused and nothing is lost: it runs on when there is room."""
         now = self._clock()
-        if (instance.paused_reason, instance.instance_status) != (status.disk_error, "impaired"):
-            log.warning("instance %s is paused: %s", instance.id, status.disk_error)
-            self._change(instance.id, paused_reason=status.disk_error, instance_status="impaired")
         free = self._host.storage.free_bytes()
-        if watch.resume_at is None:
+        longest = timedelta(seconds=RESUME_EACH_S[1])
+        if watch.resume_at is None or watch.resume_at > now + longest:  # the clock was put back
             watch.free_bytes = free
             watch.resume_at = now + timedelta(seconds=watch.resume_after_s)
         room = free > watch.free_bytes or free >= max(GIB, self._host.storage.total_bytes() // 100)
-        if now >= watch.resume_at and (room or status.disk_error != NO_SPACE):
+        # There may have been room already when this process first looked: so it is tried now and then in any case.
+        overdue = now >= watch.resume_at + longest
+        if now >= watch.resume_at and (room or overdue or status.disk_error != NO_SPACE):
             self._host.compute.resume(instance.id)
             watch.resume_at = None
             watch.resume_after_s = min(RESUME_EACH_S[1], 2 * watch.resume_after_s)
+        elif (instance.paused_reason, instance.instance_status) != (status.disk_error, "impaired"):
+            # Last, as the store may have no room either.
+            log.warning("instance %s is paused: %s", instance.id, status.disk_error)
+            self._change(instance.id, paused_reason=status.disk_error, instance_status="impaired")
         return Again(watch.resume_after_s)
 
     def _found_off(self, instance: Instance, status: MachineStatus | None) -> Next:
@@ -362,6 +387,7 @@ class Instances:
         now = self._clock()
         if watch.reboot_asked is None:
             watch.reboot_asked, watch.resets, watch.pressed = now, status.resets, None
+        watch.reboot_asked = min(watch.reboot_asked, now)  # the clock may have been put back
         if status.resets == watch.resets:
             if now - watch.reboot_asked < self._limits.reboot:
                 return self._press(instance, self._host.compute.ask_to_reboot)
@@ -375,7 +401,14 @@ class Instances:
         if instance.instance_status == "ok" and "ssh" in instance.timeline:
             self._write_phases(instance)
             return Done()
-        answered = self._probe(instance)
+        waited = self._clock() - instance.timeline.get("started", self._clock())
+        again = Again(min(PROBE_EACH_S[1], max(PROBE_EACH_S[0], waited.total_seconds() / PROBE_MORE)))
+        if not self._probing.acquire(blocking=False):
+            return again
+        try:
+            answered = self._probe(instance)
+        finally:
+            self._probing.release()
         now = self._clock()
         phases = self._phases(instance.id)
         if answered is not None:
@@ -383,7 +416,6 @@ class Instances:
         if answered == "open":
             phases.setdefault("ssh", now)
         status = "ok" if answered is not None else instance.instance_status
-        waited = now - instance.timeline.get("started", now)
         if waited > PROBE_FOR and answered is None:
             status = "impaired"
         self._note(instance, status, phases)
@@ -391,7 +423,7 @@ class Instances:
             return Done()
         if status == "impaired":
             return Again(IMPAIRED_EACH_S)
-        return Again(PROBE_EACH_S[waited > timedelta(minutes=1)])
+        return again
 
     def _probe(self, instance: Instance) -> str | None:
         """`open` when ssh answers, `there` when the guest refuses it, None when nothing comes back."""
@@ -407,10 +439,21 @@ class Instances:
 
     # --- stopping ---
 
+    def _observe_last(self, instance: Instance, *, gently: bool) -> MachineStatus | None:
+        """A machine whose plug is to be pulled, by now or at once, need not answer first."""
+        try:
+            return self._host.compute.observe(instance.id)
+        except HostError as error:
+            waited = self._waited(instance)
+            if gently and not instance.goal.forced and waited < self._limits.stop:
+                raise
+            log.warning("instance %s does not answer and is to go off: %s", instance.id, error)
+            return None
+
     def _stop(self, instance: Instance) -> Next:
-        status = self._host.compute.observe(instance.id)
+        status = self._observe_last(instance, gently=True)
         if status is not None and status.power is not Power.OFF:
-            waited = self._clock() - (instance.goal.since or instance.created)
+            waited = self._waited(instance)
             if status.power is Power.RUNNING and not instance.goal.forced and waited < self._limits.stop:
                 return self._press(instance, self._host.compute.ask_to_stop)
         self._mark(instance, status)
@@ -437,10 +480,22 @@ class Instances:
         self._watches.pop(instance.id, None)
         return Done()
 
+    def _waited(self, instance: Instance) -> timedelta:
+        """For how long what is asked for now has been. If the clock was put back since, from now on."""
+        now = self._clock()
+        waited = now - (instance.goal.since or instance.created)
+        if waited >= timedelta(0):
+            return waited
+        with self._store.write() as tx:
+            current = tx.get(Instance, instance.id)
+            if current is not None and current.goal == instance.goal:
+                tx.put(replace(current, goal=replace(current.goal, since=now)))
+        return timedelta(0)
+
     def _press(self, instance: Instance, button: Callable[[str], None]) -> Next:
         watch = self._watch(instance.id)
         now = self._clock()
-        if watch.pressed is None or now - watch.pressed >= timedelta(seconds=PRESS_AGAIN_S):
+        if watch.pressed is None or not timedelta(0) <= now - watch.pressed < timedelta(seconds=PRESS_AGAIN_S):
             watch.pressed = now
             button(instance.id)
         return Again(LOOK_EACH_S)
@@ -450,8 +505,8 @@ class Instances:
     def _terminate(self, instance: Instance) -> Next:
         volumes = self._disks.of(instance)
         kept = [v for v in volumes if v.attachment is not None and not v.attachment.delete_on_termination]
-        status = self._host.compute.observe(instance.id)
-        waited = self._clock() - (instance.goal.since or instance.created)
+        status = self._observe_last(instance, gently=bool(kept))
+        waited = self._waited(instance)
         on = status is not None and status.power is Power.RUNNING
         if on and kept and not instance.goal.forced and waited < self._limits.stop:
             return self._press(
@@ -509,7 +564,7 @@ class Instances:
         fresh = {name: at for name, at in phases.items() if name not in instance.timeline}
         if not fresh and status == instance.instance_status:
             return
-        with self._store.write() as tx:
+        with self._store.write(in_time=True) as tx:
             current = tx.get(Instance, instance.id)
             if current is not None and current.state is State.RUNNING:
                 tx.put(replace(current, instance_status=status, timeline={**fresh, **current.timeline}))

@@ -126,7 +126,7 @@ def _is_base(db: Rows, snapshot: Snapshot, volume: Volume) -> bool:
 def needs_kernel(db: Rows, layer_id: str) -> bool:
     """Whether something is started on the kernel that came with a layer."""
     kernel_id = "aki-" + layer_id.partition("-")[2]
-    return bool(db.all(Image, kernel_id=kernel_id)) or any(each.kernel_id == kernel_id for each in db.all(Instance))
+    return bool(db.all(Image, kernel_id=kernel_id) or db.all(Instance, kernel_id=kernel_id))
 
 
 def lie_on(tx: Transaction, layer: Layer, parent_id: str) -> None:

@@ -81,17 +81,19 @@ class Loop:
 
     def wake_all(self, keys: Iterable[WakeKey]) -> None:
         with self._condition:
+            count = 0
             for key in keys:
                 if key[0] in self._steps:
                     self._push(key, 0.0)
-            self._condition.notify_all()
+                    count += 1
+            self._condition.notify(count)
 
     def wake(self, kind: str, resource_id: str, *, after_s: float = 0.0) -> None:
         """From a timer or a host event: not written down, since start-up looks at everything anyway."""
         with self._condition:
             if kind in self._steps:
                 self._push((kind, resource_id), after_s)
-            self._condition.notify_all()
+                self._condition.notify()
 
     def idle(self) -> bool:
         """Nothing is being worked on, and nothing is due now."""
@@ -137,6 +139,8 @@ class Loop:
                 if chosen is not None:
                     del self._due[chosen]
                     self._busy.add(chosen)
+                    if self._heap:
+                        self._condition.notify()  # somebody else is to know what is due next, and when
                     return chosen
                 self._condition.wait(wait)
         return None
@@ -170,4 +174,5 @@ class Loop:
                 self._busy.discard(key)
                 if after_s is not None:
                     self._push(key, after_s)
-                self._condition.notify_all()
+                if key in self._due:  # this worker may take another first
+                    self._condition.notify()

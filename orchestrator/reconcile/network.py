@@ -2,7 +2,7 @@
 
     woken, or a time has passed ---> step ---> plan ---> apply ---+---> peers that it just appeared to,
     a launch needs it now ---------> ensure -->/                  |     or whose plans differ now: woken
-                                                                  +---> looked at again after a time
+                                                                  +---> looked at again after a time (Rounds)
 
 A plan of one VPC reads rows of its peers (are they on the host, who is in their groups), and only what their own plans
 show too. So a change that matters to a peer is a change of the VPC's own plan; then the peers' plans are compared with
@@ -12,11 +12,12 @@ what they were applied as. Whoever is woken finds nothing more to tell, and it e
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+import time
 from collections.abc import Callable
 from itertools import count
 from socket import socket
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from orchestrator.host import Network, Router
 from orchestrator.model.vpc import Vpc
@@ -25,6 +26,8 @@ from orchestrator.reconcile.plan import METADATA_ADDRESS, METADATA_IPV6_ADDRESS,
 from orchestrator.store import Store
 
 LOOK_EACH_S = 30.0  # at what is on the host: damage that nobody reports is mended then
+LOOK_SHARE = 0.005  # of a processor, for all looks together: where that is too little, they are further apart
+FIRST_COST_S = 0.01  # of a look, until it is known
 
 Listen = Callable[[], socket]
 
@@ -43,33 +46,79 @@ def _nobody(vpc_id: str) -> None:
     pass
 
 
+class Rounds:
+    """When each VPC is looked at next: after LOOK_EACH_S, or later where many are there, one after the other.
+
+    A look books time behind the one that was booked last, in proportion to what looks at its VPC cost. A VPC that is
+    woken before its time keeps it.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._due: dict[str, float] = {}
+        self._cost_s: dict[str, float] = {}
+        self._booked = 0.0
+
+    def book(self, vpc_id: str, took_s: float) -> float:
+        """In how many seconds a VPC is to be looked at, when it was looked at just now."""
+        with self._lock:
+            now = self._clock()
+            # What else goes on makes a look slow, now and then; one that has become dear is soon known to be.
+            cost_s = min(took_s, 2 * self._cost_s.get(vpc_id, FIRST_COST_S))
+            self._cost_s[vpc_id] = cost_s
+            due = self._due.get(vpc_id, 0.0)
+            if due <= now:
+                due = self._due[vpc_id] = max(now + LOOK_EACH_S, self._booked)
+                self._booked = due + cost_s / LOOK_SHARE
+            return due - now
+
+    def forget(self, vpc_id: str) -> None:
+        with self._lock:
+            self._due.pop(vpc_id, None)
+            self._cost_s.pop(vpc_id, None)
+
+
 class Networks:
     """`appeared` is called with each VPC that a launch has brought onto the host: somebody should step it from time
     to time from then on."""
 
     def __init__(
-        self, store: Store, network: Network, doorway: Doorway, appeared: Callable[[str], None] = _nobody
+        self,
+        store: Store,
+        network: Network,
+        doorway: Doorway,
+        appeared: Callable[[str], None] = _nobody,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._network = network
         self._doorway = doorway
         self._appeared = appeared
-        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._clock = clock
+        self._rounds = Rounds(clock)
+        self._locks = WeakValueDictionary[str, threading.Lock]()  # each as long as somebody holds or waits for it
+        self._locking = threading.Lock()
         self._tickets = count(1)
-        self._served: dict[str, int] = defaultdict(int)  # all tickets up to this one, by what was applied last
+        self._served: dict[str, int] = {}  # all tickets up to this one, by what was applied last
         self._applied: dict[str, Router] = {}
 
     def step(self, vpc_id: str) -> Next:
         """Look at the host and mend what differs, whatever was applied before."""
-        with self._locks[vpc_id]:
+        with self._lock(vpc_id):
+            began = self._clock()
             present = self._make(vpc_id, trust=False)
-        return Again(LOOK_EACH_S) if present else Done()
+            took_s = self._clock() - began
+        if not present:
+            self._rounds.forget(vpc_id)
+            return Done()
+        return Again(self._rounds.book(vpc_id, took_s))
 
     def ensure(self, vpc_id: str) -> None:
         """The host has this VPC as the store has it now, as far as this process knows."""
         ticket = next(self._tickets)
-        with self._locks[vpc_id]:
-            if self._served[vpc_id] > ticket:
+        with self._lock(vpc_id):
+            if self._served.get(vpc_id, 0) > ticket:
                 return  # while this call waited, another one read what it would read
             self._make(vpc_id, trust=True)
 
@@ -77,6 +126,10 @@ class Networks:
         """The host has this VPC, as it was when it was applied last: for whoever needs nothing new of it."""
         if vpc_id not in self._applied:
             self.ensure(vpc_id)
+
+    def _lock(self, vpc_id: str) -> threading.Lock:
+        with self._locking:
+            return self._locks.setdefault(vpc_id, threading.Lock())
 
     def _make(self, vpc_id: str, *, trust: bool) -> bool:
         """Whether it is on the host now. The caller holds its lock."""
@@ -92,7 +145,10 @@ class Networks:
             self._network.apply(router)
             self._open_doorway(router)
             self._applied[vpc_id] = router
-        self._served[vpc_id] = ticket
+        if router is None:
+            self._served.pop(vpc_id, None)
+        else:
+            self._served[vpc_id] = ticket
         if before != router:
             self._tell_peers(router, vpc_id, fresh=before is None)
         if router is not None and before is None and trust:
@@ -117,7 +173,7 @@ class Networks:
         cables = {peering.router for peering in router.peerings} if router is not None and fresh else set()
         stale = []
         for other in peers(self._store, vpc_id):
-            busy, applied = self._locks[other].locked(), self._applied.get(other)
+            busy, applied = self._lock(other).locked(), self._applied.get(other)
             if busy or (applied is not None and (other in cables or plan(self._store, other) != applied)):
                 stale.append(other)
         self._wake(stale)

@@ -269,6 +269,28 @@ def test_by_region_and_by_address(cloud: Cloud) -> None:
     assert refused(cloud.client("ec2", keys, region="us-west-2").describe_vpcs)[0] == NOT_AUTHORIZED
 
 
+def test_stars_question_marks_and_all_actions_but_some(cloud: Cloud) -> None:
+    first, second = make_vpc(cloud), make_vpc(cloud)
+    but_one_letter = first[:-1] + "?"
+    alice = cloud.client(
+        "ec2",
+        cloud.user(
+            "alice",
+            allow("ec2:D?lete*", f"arn:aws:ec2:us-east-1:{ACCOUNT}:vpc/{but_one_letter}"),
+            {"Effect": "Allow", "NotAction": ["ec2:Delete*", "ec2:C*", "iam:*"], "Resource": "*"},
+        ),
+    )
+    assert refused(alice.delete_vpc, VpcId=second)[0] == NOT_AUTHORIZED
+    assert refused(alice.create_vpc, CidrBlock="10.0.0.0/16")[0] == NOT_AUTHORIZED
+    alice.describe_vpcs()
+    alice.delete_vpc(VpcId=first)
+    but = {"Effect": "Deny", "NotAction": "ec2:Describe*", "Resource": "*"}
+    bob = cloud.user("bob", allow("*"), but)
+    cloud.client("ec2", bob).describe_vpcs()
+    assert refused(cloud.client("ec2", bob).delete_vpc, VpcId=second)[0] == NOT_AUTHORIZED
+    assert refused(cloud.client("iam", bob).list_users)[0] == "AccessDenied"
+
+
 def test_by_time(cloud: Cloud) -> None:
     ec2 = cloud.client("ec2", cloud.user("a", allow("ec2:*", DateLessThan={"aws:CurrentTime": "2026-01-03T00:00:00Z"})))
     ec2.describe_vpcs()

@@ -27,7 +27,8 @@ from tests.conftest import Clock
 
 ACCOUNT, OTHER = "111122223333", "444455556666"
 SECRET = b"planted-plaintext-9f2c"
-POLICY = json.dumps({"Version": "2012-10-17", "Statement": [], "Id": "mine"})
+ROOT = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "kms:*", "Resource": "*"}
+POLICY = json.dumps({"Version": "2012-10-17", "Statement": [ROOT], "Id": "mine"})
 
 
 class _Body:
@@ -139,10 +140,17 @@ def test_other_kinds_of_keys_are_refused(kms: Any, given: dict[str, Any]) -> Non
 def test_keys_are_of_one_account_and_region(cloud: Cloud, kms: Any, key_id: str) -> None:
     arn = kms.describe_key(KeyId=key_id)["KeyMetadata"]["Arn"]
     for elsewhere in (cloud.client(region="us-west-2"), cloud.client(account=OTHER)):
-        for name in (key_id, arn):
-            with pytest.raises(elsewhere.exceptions.NotFoundException):
-                elsewhere.describe_key(KeyId=name)
+        with pytest.raises(elsewhere.exceptions.NotFoundException):
+            elsewhere.describe_key(KeyId=key_id)
         assert elsewhere.list_keys()["Keys"] == []
+    with pytest.raises(ClientError, match="NotFoundException"):
+        cloud.client(region="us-west-2").describe_key(KeyId=arn)
+    said = []
+    for name in (arn, arn[:-12] + "0" * 12, arn.replace("key/", "alias/")):
+        with pytest.raises(ClientError, match="AccessDeniedException") as caught:
+            cloud.client(account=OTHER).describe_key(KeyId=name)
+        said.append(str(caught.value))
+    assert len(set(said)) == 1, "whether another account has a key is not told"
     for name in ("no-such", "alias/none", arn[:-1] + "x", "arn:aws:s3:::x", arn.replace("key/", "")):
         with pytest.raises(kms.exceptions.NotFoundException):
             kms.describe_key(KeyId=name)
@@ -289,7 +297,7 @@ def test_no_secret_is_in_a_file_an_event_or_a_log(
     blob = kms.encrypt(KeyId=key_id, Plaintext=SECRET)["CiphertextBlob"]
     assert kms.decrypt(CiphertextBlob=blob)["Plaintext"] == SECRET
     data_key = kms.generate_data_key(KeyId=key_id, KeySpec="AES_256")["Plaintext"]
-    kms.create_grant(KeyId=key_id, GranteePrincipal="a", Operations=["Decrypt"], GrantTokens=["planted-token-77aa"])
+    kms.create_grant(KeyId=key_id, GranteePrincipal=ACCOUNT, Operations=["Decrypt"], GrantTokens=["planted-token-77aa"])
     for _ in range(2):
         with pytest.raises(ClientError):
             kms.encrypt(KeyId="none", Plaintext=SECRET)
@@ -436,8 +444,8 @@ def test_rotation_is_real(cloud: Cloud, kms: Any, key_id: str) -> None:
 def test_grants_are_kept_and_shown(cloud: Cloud, kms: Any, key_id: str) -> None:
     asked = {
         "KeyId": key_id,
-        "GranteePrincipal": f"arn:aws:iam::{ACCOUNT}:role/app",
-        "RetiringPrincipal": f"arn:aws:iam::{ACCOUNT}:role/admin",
+        "GranteePrincipal": f"arn:aws:iam::{OTHER}:role/app",
+        "RetiringPrincipal": f"arn:aws:iam::{ACCOUNT}:root",
         "Operations": ["Encrypt", "Decrypt"],
         "Constraints": {"EncryptionContextEquals": {"a": "b"}},
         "Name": "app",

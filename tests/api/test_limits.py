@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from orchestrator.api import operations
 from orchestrator.api.gateway import Gateway, Request, Response
-from orchestrator.api.limits import INTENSIVE_ACTIONS, Limits, kind_of
+from orchestrator.api.limits import INTENSIVE_ACTIONS, Limits, block_of, kind_of
 from orchestrator.api.operation import Settings, bind_operations
 from orchestrator.api.protocol import load_service
 from orchestrator.config import Config, ConfigError, load
 from orchestrator.keys import KeyRing
 from orchestrator.model.rate import Rate, parse_rate
 from orchestrator.store import Store
+from tests.api.cloud import Cloud, Keys, refused
+from tests.conftest import Serving
 
 
 @dataclass
@@ -125,9 +131,10 @@ def test_rates_are_read() -> None:
 
 def test_configured() -> None:
     config, _ = load({"rate_read": "off", "rate_write": "5/1", "quotas": "vpcs=5"}, {})
-    assert config.rates() == {"write": Rate(5, 1), "intensive": parse_rate(Config().rate_intensive)}
+    others = {kind: parse_rate(getattr(Config(), f"rate_{kind}")) for kind in ("intensive", "unproven")}
+    assert config.rates() == {"write": Rate(5, 1), **others}
     assert config.quota_table() == {"vpcs": 5}
-    for wrong in ({"rate_read": "5"}, {"quotas": "cars=5"}, {"audit_kept": 10}):
+    for wrong in ({"rate_read": "5"}, {"quotas": "cars=5"}, {"audit_kept": 10}, {"connections_per_address": 0}):
         with pytest.raises(ConfigError):
             load(wrong, {})
 
@@ -167,11 +174,11 @@ def test_other_services_say_it_in_their_words(store: Store) -> None:
 def test_a_store_that_cannot_be_written_is_unavailable_and_reads_go_on(store: Store) -> None:
     door = Door(store, settings())
     assert door.ask("Action=DescribeVpcs").status == 200
-    store._db.execute("PRAGMA query_only=ON").fetchall()
+    store._database.query("PRAGMA query_only=ON")
     answer = door.ask("Action=CreateVpc&CidrBlock=10.0.0.0/16")
     assert answer.status == 503 and b"<Code>Unavailable</Code>" in answer.body and b"readonly" not in answer.body
     assert door.ask("Action=DescribeVpcs").body.count(b"<vpcId>") == 1
-    store._db.execute("PRAGMA query_only=OFF").fetchall()
+    store._database.query("PRAGMA query_only=OFF")
     assert door.ask("Action=CreateVpc&CidrBlock=10.0.0.0/16").status == 200
     outcome = [(event["eventName"], event.get("errorCode")) for event in store.events()]
     assert ("CreateVpc", "Server.Unavailable") in outcome and ("CreateVpc", None) in outcome
@@ -210,3 +217,75 @@ def test_what_is_over_a_quota_is_refused(store: Store, quota: str, body: str, co
 def test_account_attributes_say_the_quotas(store: Store) -> None:
     answer = Door(store, settings(quotas={"addresses": 7, "instances": None})).ask("Action=DescribeAccountAttributes")
     assert b"<attributeValue>7<" in answer.body and b"<attributeValue>2147483647<" in answer.body
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "block"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+        ("", ""),
+    ],
+)
+def test_which_addresses_count_as_one(address: str, block: str) -> None:
+    assert block_of(address) == block
+
+
+def test_who_fails_to_say_who_calls_is_held_up_by_address_and_nobody_else(cloud: Cloud) -> None:
+    watch = Watch()
+    cloud.gateway._limits = Limits({"unproven": Rate(3, 1)}, watch)
+    ec2 = cloud.client("ec2")
+    wrong = cloud.client("ec2", Keys(cloud.root().access_key, "wrong"))
+    unknown = cloud.client("kms", Keys("AKIAUNKNOWNUNKNOWN11", "wrong"))
+    codes = [refused(wrong.describe_vpcs)[0] for _ in range(5)]
+    assert codes == ["SignatureDoesNotMatch"] * 3 + ["RequestLimitExceeded"] * 2
+    assert refused(unknown.list_keys)[0] == "ThrottlingException"
+    assert all(ec2.describe_vpcs()["Vpcs"] for _ in range(10)), "who proves to be somebody is not held up"
+    cloud.source = "192.0.2.8"
+    assert refused(wrong.describe_vpcs)[0] == "SignatureDoesNotMatch"
+    cloud.source = "192.0.2.7"
+    watch.now += 1
+    assert refused(wrong.describe_vpcs)[0] == "SignatureDoesNotMatch"
+    recorded = [event["errorCode"] for event in cloud.store.events() if event.get("errorCode")]
+    assert recorded == ["Client.SignatureDoesNotMatch"] * 5, "a flood does not fill the log of calls"
+
+
+def ask(where: tuple[str, int], said: bytes) -> bytes:
+    with socket.create_connection(where, timeout=10) as connection:
+        connection.sendall(said)
+        return connection.recv(4096)
+
+
+def test_an_address_has_so_many_connections_and_no_more(serving: Callable[..., Serving]) -> None:
+    flags = ("--api-connections-per-address", "5", "--api-rate-unproven", "4/0.01")
+    controller = serving("--host", "memory", *flags)
+    parts = urlsplit(controller.endpoint)
+    where = (str(parts.hostname), int(parts.port or 0))
+    healthy = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    held = [socket.create_connection(where, timeout=10) for _ in range(5)]
+    try:
+        for _ in range(3):
+            with suppress(ConnectionError):
+                assert ask(where, healthy) == b"", "the sixth is hung up on"
+    finally:
+        for each in held:
+            each.close()
+    deadline = time.monotonic() + 20
+    while True:
+        with suppress(ConnectionError):
+            if b"200 OK" in ask(where, healthy):
+                break
+        assert time.monotonic() < deadline, "connections that ended still count"
+    nobody = b"GET /?Action=DescribeVpcs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    metrics = nobody.replace(b"/?Action=DescribeVpcs", b"/metrics")
+    answers = [ask(where, nobody) for _ in range(6)]
+    assert [b"MissingAuthenticationToken" in answer for answer in answers] == [True] * 4 + [False] * 2
+    assert b"503" in answers[-1] and b"RequestLimitExceeded" in answers[-1]
+    assert b" 429 " in ask(where, metrics) and b"200 OK" in ask(where, healthy)
+    assert controller.client("ec2").describe_vpcs()["Vpcs"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from orchestrator.api.gateway import _asked_whether_alive
 from orchestrator.api.signature import UNSIGNED_PAYLOAD, sign
 from tests.conftest import Serving
 
@@ -143,3 +145,18 @@ def upload(deployment: Serving, data: bytes, secret: str | None = None) -> tuple
     found = answer.status, json.loads(answer.read())
     connection.close()
     return found
+
+
+def test_a_connection_to_a_guest_ends_when_the_guest_is_no_more() -> None:
+    """Whose plug is pulled sends no farewell, and whoever sits at the other end of a tunnel may be silent as well."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as guest:
+        assert _asked_whether_alive(guest) is guest
+        assert guest.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle, each, times = (
+            guest.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert idle + each * times <= 60
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert _asked_whether_alive(ours) is ours

@@ -707,6 +707,18 @@ def test_the_cache_is_bounded_and_forgets_the_least_recently_used() -> None:
     assert (len(cache), cache.get("g")) == (0, None)
 
 
+def test_the_cache_forgets_what_nobody_has_asked_for_in_a_while() -> None:
+    now = [0.0]
+    cache = FragmentCache(idle_s=10.0, clock=lambda: now[0])
+    for key in "ab":
+        cache.put(key, "x" * 10)
+    now[0] = 9.0
+    assert cache.get("a") is not None
+    now[0] = 12.0
+    cache.put("c", "x")
+    assert [cache.get(key) is not None for key in "abc"] == [True, False, True]
+
+
 def test_threads_share_one_protocol() -> None:
     ours = wire.PROTOCOLS["ec2"](EC2)
     names = ["DescribeInstances", "DescribeVpcs", "DescribeVolumes", "DescribeSubnets", "DescribeSecurityGroups"]

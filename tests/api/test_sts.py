@@ -216,6 +216,18 @@ def test_a_users_session_token(cloud: Cloud) -> None:
     assert refused(cloud.client("ec2", keys).describe_vpcs)[0] == "UnauthorizedOperation"
 
 
+@pytest.mark.parametrize("by_root", [True, False], ids=["the root's", "a user's"])
+def test_a_session_token_ends(cloud: Cloud, by_root: bool) -> None:
+    by = None if by_root else cloud.user("alice", allow("*"))
+    keys = Keys.of(cloud.client("sts", by).get_session_token(DurationSeconds=900)["Credentials"])
+    cloud.clock.pass_(seconds=899)
+    cloud.client("ec2", keys).describe_vpcs()
+    cloud.clock.pass_(seconds=1)
+    assert refused(cloud.client("ec2", keys).describe_vpcs)[0] == "RequestExpired"
+    assert refused(cloud.client("sts", keys).get_caller_identity)[0] == "ExpiredToken"
+    assert refused(cloud.client("organizations", keys).list_accounts)[0] == "ExpiredTokenException"
+
+
 def test_the_roots_session_token(cloud: Cloud) -> None:
     answer = cloud.client("sts").get_session_token(DurationSeconds=36000)["Credentials"]
     assert answer["Expiration"] == cloud.clock() + timedelta(hours=1)

@@ -300,3 +300,23 @@ def test_what_lies_on_the_disk(orc: Orc) -> None:
     assert orc("storage", "--graph").stdout.startswith("digraph")
     assert "no problems" in orc("storage", "verify").output
     assert "everything that is there is needed" in orc("storage", "gc").output
+
+
+def test_an_account_of_its_own(orc: Orc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    made = orc("account", "create", "dev", "--profile", "dev").stdout.splitlines()[0]
+    printed = json.loads(orc("account", "create", "more").stdout)
+    listed = json.loads(orc("account", "ls", "-o", "json").stdout)
+    assert [each["Name"] for each in listed] == ["first", "dev", "more"]
+    assert [each["Id"] for each in listed[1:]] == [made, printed["AccountId"]]
+    assert printed["AccessKeyId"].startswith("AKIA") and len(printed["SecretAccessKey"]) == 40
+    who = json.loads(orc("--profile", "dev", "whoami", "-o", "json").stdout)
+    assert (who["Account"], who["Arn"]) == (made, f"arn:aws:iam::{made}:root")
+    assert "default" in orc("--profile", "dev", "vpc", "ls").stdout.lower()
+    assert "AccessDenied" in orc("--profile", "dev", "account", "ls", code=1).output
+    assert orc("account", "rm", made, input="n\n").stderr.endswith("it stays\n")
+    for account in (made, printed["AccountId"]):
+        orc("account", "rm", account, "--yes")
+    assert "AuthFailure" in orc("--profile", "dev", "ls", code=1).output
+    assert "AccountNotFound" in orc("account", "rm", made, "--yes", code=1).output

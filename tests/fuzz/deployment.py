@@ -119,6 +119,7 @@ class Deployment:
             import_dir=str(self.state_dir / "imports"),
             workers=2,
             rate_read="off",
+            rate_unproven="off",
             rate_write="off",
             rate_intensive="off",
         )
@@ -139,6 +140,11 @@ class Deployment:
             self._failed = error
         finally:
             self._ready.set()
+            left = asyncio.all_tasks(loop)  # ended as asyncio.run ends them
+            for task in left:
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.wait(left))
             executor = getattr(loop, "_default_executor", None)
             if executor is not None:
                 loop.run_until_complete(loop.shutdown_default_executor())

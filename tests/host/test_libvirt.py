@@ -19,6 +19,7 @@ import libvirt
 import pytest
 
 from orchestrator.host import Disk, HostError, LayerFile, Machine, Nic, OffReason, Power
+from orchestrator.host.confine import hierarchies
 from orchestrator.host.libvirt import LibvirtCompute, qemu_owner
 from orchestrator.host.links import bridge_name
 from orchestrator.host.qcow2 import QcowStorage
@@ -359,6 +360,37 @@ def test_a_console_reaches_back_into_rotated_files(place: Place, compute: Libvir
     assert compute.console(place.name) == b""
 
 
+@pytest.mark.host
+def test_what_qemu_had_to_say_goes_with_the_machine(place: Place, compute: LibvirtCompute) -> None:
+    log = Path(f"/var/log/libvirt/qemu/{place.name}.log")
+    compute.start(place.machine())
+    compute.remove(place.name)
+    assert log.exists()
+    Path(f"{log}.0").touch()
+    compute.forget(place.name)
+    assert not log.exists() and not Path(f"{log}.0").exists()
+
+
+@pytest.mark.host
+def test_limits_are_there_from_the_start_and_follow_the_disks(
+    place: Place, compute: LibvirtCompute, system: libvirt.virConnect
+) -> None:
+    compute.start(place.machine())
+    domain = system.lookupByName(place.name)
+    held = hierarchies().controllers
+
+    def memory_mib() -> int:
+        return int(domain.memoryParameters()["hard_limit"]) >> 10
+
+    before = memory_mib() if "memory" in held else 0
+    if "cpu" in held:
+        assert domain.schedulerParameters()["cpu_shares"] == 100
+    place.files.create_layer("layer-2", size_bytes=1 << 20)
+    compute.plug_in_disk(place.name, Disk(chain=(LayerFile("layer-2"),), serial="vol2"))
+    assert not before or memory_mib() == before + 32
+    compute.remove(place.name)
+
+
 # --- a libvirtd of the test's own ----------------------------------------------------------------------------------
 
 NODE = f"""
@@ -400,6 +432,10 @@ class OwnDaemon:
             self._process = subprocess.Popen(
                 [*nobody, "libvirtd"], env=environment, cwd="/", stdout=log, stderr=subprocess.STDOUT
             )
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def stop(self) -> None:
         if self._process is not None:

@@ -22,7 +22,6 @@ from orchestrator.host.xml import (
     DomainFiles,
     DomainTemplate,
     KernelFiles,
-    cpu_shares,
     device_of,
     iotune,
     secret_uuid,
@@ -62,6 +61,7 @@ def files(of: Machine, *, initrd: bool = True) -> DomainFiles:
         ),
         serial_socket=Path(f"/run/orc/{of.name}.serial"),
         console_log=Path(f"/state/consoles/{of.name}.log"),
+        security_models=("apparmor",) if of.product_name == "m5.24xlarge" else (),
     )
 
 
@@ -294,13 +294,6 @@ def test_libvirt_is_told_no_burst_that_it_would_refuse() -> None:
 def test_a_machine_that_cannot_be_is_refused(changes: dict[str, object], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         render(machine(**changes))
-
-
-def test_a_share_is_within_what_both_kinds_of_cgroup_take() -> None:
-    assert cpu_shares(1, 100) == 100
-    assert cpu_shares(2, 10) == 20
-    assert cpu_shares(448, 100) == 10_000
-    assert cpu_shares(1, 1) == 2
 
 
 @pytest.mark.host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from orchestrator.model.owned import instance_store, owned
 from orchestrator.model.volume import Volume
 from orchestrator.reconcile.loop import Again
 from orchestrator.reconcile.plug import LET_GO_WITHIN
+from orchestrator.store import StoreUnavailable
 from tests.reconcile import volumes as v
 from tests.reconcile.conftest import BASE_LAYER, MAX_DEPTH, Deployment
 
@@ -485,6 +487,40 @@ def test_a_machine_that_found_no_space_is_impaired_and_runs_on_when_there_is_som
     well = deployment.instance(instance.id)
     assert (well.instance_status, well.paused_reason, well.boots) == ("ok", "", 1)
     assert resumed == [instance.id]
+
+
+def test_room_that_came_before_anybody_looked_is_found_too(deployment: Deployment) -> None:
+    """On a small disk, and the controller has started anew: it knows of no time when there was less."""
+    instance = v.running(deployment)
+    deployment.host.storage._free_bytes = 100 << 20
+    deployment.host.compute.disk_fails(instance.id)
+    deployment.restart()
+    began = deployment.clock()
+    while deployment.instance(instance.id).paused_reason or deployment.clock() == began:
+        deployment.step(instance.id)
+        deployment.clock.pass_(seconds=1)
+        assert (deployment.clock() - began).total_seconds() < 60
+    assert deployment.instance(instance.id).instance_status != "impaired"
+
+
+def test_it_runs_on_when_the_store_has_no_room_to_say_so(deployment: Deployment) -> None:
+    instance = v.running(deployment)
+    deployment.host.storage._free_bytes = 0
+    deployment.host.compute.disk_fails(instance.id)
+
+    def full(commit: Callable[[], None]) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    deployment.store.around_commit = full
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            deployment.step(instance.id)
+        deployment.clock.pass_(seconds=1)
+    deployment.host.storage._free_bytes = 100 << 20
+    deployment.step(instance.id)
+    status = deployment.host.compute.observe(instance.id)
+    assert status is not None
+    assert status.power is Power.RUNNING
 
 
 def test_resumed_in_vain_it_is_tried_less_and_less_often(deployment: Deployment) -> None:

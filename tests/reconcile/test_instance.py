@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from dataclasses import replace
 
 import pytest
@@ -12,7 +14,7 @@ from orchestrator.model.layer import Layer
 from orchestrator.model.lifecycle import State
 from orchestrator.model.volume import Volume
 from orchestrator.model.vpc import NetworkInterface
-from orchestrator.reconcile.instance import LAUNCH_DEADLINE, machine_uuid
+from orchestrator.reconcile.instance import LAUNCH_DEADLINE, PROBES_AT_ONCE, machine_uuid
 from tests.reconcile.conftest import BASE_LAYER, Deployment
 
 
@@ -322,3 +324,29 @@ def test_a_machine_without_a_row_is_removed(deployment: Deployment) -> None:
 
 def test_off_reasons_are_told_apart() -> None:
     assert {reason.value for reason in OffReason} == {"guest", "destroyed", "crashed", "failed", "unknown"}
+
+
+def test_guests_that_do_not_answer_keep_few_workers_waiting(deployment: Deployment) -> None:
+    """However many are asked at once, the others are asked later, and none is called impaired for that."""
+    instances = [deployment.launch(number) for number in range(1, 7)]
+    for instance in instances:
+        deployment.step(instance.id)
+    gate, inside = threading.Event(), []
+
+    def connect(router: str, address: str, port: int, timeout_s: float) -> socket.socket:
+        inside.append(address)
+        gate.wait(10)
+        raise TimeoutError
+
+    deployment.host.network.connect = connect  # type: ignore[method-assign]
+    threads = [threading.Thread(target=deployment.step, args=(instance.id,)) for instance in instances]
+    for thread in threads:
+        thread.start()
+    for thread in threads[:]:
+        thread.join(0.2)
+    waiting = sum(thread.is_alive() for thread in threads)
+    gate.set()
+    for thread in threads:
+        thread.join(10)
+    assert waiting == len(inside) == PROBES_AT_ONCE
+    assert {deployment.instance(each.id).instance_status for each in instances} == {"initializing"}

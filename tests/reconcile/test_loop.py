@@ -158,3 +158,36 @@ def test_stopping_lets_the_step_in_flight_finish(store: Store, clock: Clock) -> 
     stopper.join(DEADLINE_S)
     assert finished.is_set()
     assert [wake_[1] for wake_ in store.pending_wakes()] == ["2"]
+
+
+def test_a_timer_is_kept_by_whoever_is_free(store: Store, clock: Clock) -> None:
+    """The worker that waited for it has taken other work in the meantime, which takes long."""
+    gate, seen = threading.Event(), []
+
+    def step(name: str) -> Next:
+        seen.append(name)
+        if name == "long":
+            gate.wait(DEADLINE_S)
+        return Done()
+
+    loop = run(store, step, workers=2)
+    loop.wake(Account.KIND, "timer", after_s=0.3)
+    loop.wake(Account.KIND, "long")
+    until(lambda: seen == ["long", "timer"])
+    gate.set()
+    loop.stop()
+
+
+def test_what_is_woken_together_is_worked_on_together(store: Store) -> None:
+    """Each wake-up rouses as many workers as it has work for."""
+    together = threading.Barrier(4)
+
+    def step(name: str) -> Next:
+        together.wait(DEADLINE_S)
+        return Done()
+
+    loop = run(store, step, workers=4)
+    loop.wake_all((Account.KIND, str(number)) for number in range(4))
+    until(lambda: not together.broken and together.n_waiting == 0 and loop.idle())
+    loop.stop()
+    assert not together.broken

@@ -18,7 +18,7 @@ from orchestrator.model.vpc import (
     Vpc,
 )
 from orchestrator.reconcile.loop import Again, Done
-from orchestrator.reconcile.network import LOOK_EACH_S
+from orchestrator.reconcile.network import LOOK_EACH_S, LOOK_SHARE, Rounds
 from orchestrator.reconcile.plan import METADATA_IPV6_ADDRESS, plan
 from tests.reconcile.conftest import Deployment
 from tests.reconcile.rows import peering
@@ -95,7 +95,7 @@ def test_an_unchanged_plan_is_applied_once_unless_it_is_looked_at_anew(deploymen
 
 def test_what_is_on_the_host_is_looked_at_again_and_what_is_not_is_not(deployment: Deployment) -> None:
     instance = deployment.launch()
-    assert deployment.networks.step(instance.vpc_id) == Again(LOOK_EACH_S)
+    assert deployment.networks.step(instance.vpc_id) == Again(pytest.approx(LOOK_EACH_S))
     deployment.change(instance.id, state=State.STOPPED)
     assert deployment.networks.step(instance.vpc_id) == Done()
 
@@ -323,3 +323,60 @@ def test_killed_between_a_vpc_and_its_peer_the_next_start_makes_up_for_it(deploy
         deployment.networks.step(vpc_id)
     deployment.others()
     assert pair.in_step()
+
+
+class Ticks:
+    """A clock of seconds."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_few_vpcs_are_looked_at_each_so_often() -> None:
+    rounds = Rounds(ticks := Ticks())
+    for _ in range(3):
+        assert [rounds.book(f"vpc-{number}", 0.01) for number in range(5)] == pytest.approx(
+            [LOOK_EACH_S + number * 0.01 / LOOK_SHARE for number in range(5)]
+        )
+        ticks.now += 60
+
+
+def test_looks_at_many_vpcs_take_no_more_than_their_share() -> None:
+    rounds = Rounds(ticks := Ticks())
+    due = {f"vpc-{number}": rounds.book(f"vpc-{number}", 0.02) + ticks.now for number in range(1000)}
+    spent, began = 0.0, ticks.now + LOOK_EACH_S
+    for _ in range(5000):
+        vpc_id = min(due, key=lambda name: due[name])
+        ticks.now = due[vpc_id]
+        spent += 0.02
+        due[vpc_id] = ticks.now + rounds.book(vpc_id, 0.02)
+    assert spent / (ticks.now - began) == pytest.approx(LOOK_SHARE, rel=0.02)
+
+
+def test_a_vpc_that_changes_often_takes_no_looks_from_others() -> None:
+    rounds = Rounds(ticks := Ticks())
+    rounds.book("vpc-quiet", 0.01)
+    for _ in range(100):
+        rounds.book("vpc-busy", 0.01)
+        ticks.now += 0.1
+    ticks.now += LOOK_EACH_S
+    assert rounds.book("vpc-quiet", 0.01) == pytest.approx(LOOK_EACH_S)
+
+
+def test_one_slow_look_counts_little_and_dear_ones_count() -> None:
+    rounds = Rounds(ticks := Ticks())
+
+    def next_after(cost_s: float) -> float:
+        """How long the line is after one more look."""
+        ticks.now += 10_000
+        rounds.forget("vpc-next")
+        first = rounds.book("vpc-1", cost_s)
+        return rounds.book("vpc-next", 0.0) - first
+
+    assert next_after(0.01) == pytest.approx(0.01 / LOOK_SHARE)
+    assert next_after(5.0) == pytest.approx(0.02 / LOOK_SHARE)
+    for _ in range(5):
+        dear = next_after(0.2)
+    assert dear == pytest.approx(0.2 / LOOK_SHARE)

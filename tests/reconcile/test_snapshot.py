@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.host import CapacityError, HostError
+from orchestrator.model.instance import Instance
 from orchestrator.model.kms import Key
 from orchestrator.model.layer import GIB, Layer
 from orchestrator.model.lifecycle import State
@@ -401,4 +402,26 @@ def test_asked_for_between_a_start_and_its_being_written_down(deployment: Deploy
     v.settle_all(deployment)
     assert v.disk_chain(deployment, instance, root.id) == v.chain(deployment, root.id)
     assert len(v.chain(deployment, root.id)) == 3
+    v.check(deployment)
+
+
+def test_asked_for_between_the_disks_being_ready_and_the_start(deployment: Deployment) -> None:
+    """Such a launch starts at its first attempt, and is not given up however long its disks have taken."""
+    instance = deployment.launch()
+    disks = deployment.instances._disks
+    prepare_all = disks.prepare_all
+    taken: list[str] = []
+
+    def prepare_and_be_asked(starting: Instance) -> list[Volume] | None:
+        volumes = prepare_all(starting)
+        taken.extend(v.snapshot(deployment, v.root_of(deployment, instance).id) if not taken else ())
+        deployment.clock.pass_(minutes=6)
+        return volumes
+
+    disks.prepare_all = prepare_and_be_asked  # type: ignore[method-assign]
+    deployment.step(instance.id)
+    assert deployment.instance(instance.id).state is State.RUNNING
+    v.settle_all(deployment)
+    assert v.snap(deployment, taken[0]).state == "completed"
+    assert deployment.instance(instance.id).boots == 1
     v.check(deployment)

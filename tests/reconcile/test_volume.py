@@ -255,3 +255,29 @@ def test_a_row_of_a_layer_that_is_gone_is_no_trap(deployment: Deployment) -> Non
         tx.delete(layer)
     deployment.volumes.step(made)
     assert deployment.store.get(Volume, made) is None
+
+
+@pytest.mark.parametrize(("full", "state"), [(True, "error"), (False, "available")])
+def test_what_outlives_a_launch_that_failed_is_made_or_an_error(deployment: Deployment, full: bool, state: str) -> None:
+    """It was creating, and there is nothing behind it: it must not be called available."""
+    instance = deployment.launch()
+    data = v.create(deployment, "data")
+    v.attach(deployment, data, instance)
+    with deployment.store.write() as tx:
+        tx.put(replace(v.volume(deployment, data), state="creating"))
+
+    def fault(called: str, name: str) -> None:
+        if (called, name) == ("create_layer", "layer-data"):
+            raise CapacityError("the disk is full")
+
+    deployment.host.storage.fault = fault
+    deployment.step(instance.id)
+    assert deployment.instance(instance.id).state is State.SHUTTING_DOWN
+    deployment.step(instance.id)
+    row = v.volume(deployment, data)
+    assert (row.state, row.attachment) == ("creating", None)
+    if not full:
+        deployment.host.storage.fault = lambda called, name: None
+    deployment.others()
+    assert v.volume(deployment, data).state == state
+    assert ("layer-data" in deployment.host.storage.layers()) is not full

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from orchestrator.api.operation import Call
 from orchestrator.model.errors import EC2Error
 from orchestrator.model.instance import Instance
 from orchestrator.model.instance_type import CATALOGUE, InstanceType
-from orchestrator.model.lifecycle import State
 
 
 class Room:
@@ -16,13 +13,13 @@ class Room:
 
     def __init__(self, call: Call) -> None:
         settings = call.settings
-        present = call.tx.all(Instance, state=State.RUNNING) + call.tx.all(Instance, state=State.PENDING)
-        counted = Counter((i.instance_type, i.core_count, i.threads_per_core) for i in present)
         self.processors, self.memory_mib = float(settings.processors), float(settings.memory_mib)
-        for (name, cores, threads), count in counted.items():
+        for drawn, count in call.tx.counts(Instance, "draws").items():
+            name, _, options = str(drawn).partition("/")
             kind = CATALOGUE.get(name)
             if kind is not None:
-                self.processors -= count * vcpus(kind, cores, threads)
+                cores, _, threads = options.partition("/")
+                self.processors -= count * vcpus(kind, int(cores), int(threads))
                 self.memory_mib -= count * kind.memory_mib
 
     def take(self, kind: InstanceType, processors: int) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
+from orchestrator.api.accounts import first_account
 from orchestrator.api.ec2.owners import OWNER_ALIASES, is_account, may_use, owner_alias
 from orchestrator.api.operation import Answer, Call, choose, operation, show_page
 from orchestrator.model import ids
@@ -59,7 +60,7 @@ def _resolve(call: Call, image_id: str) -> Image | None:
     if image is not None:
         return image if visible(call, image) else None
     alias = call.db.get(ImageAlias, image_id)
-    if alias is None:
+    if alias is None or alias.account not in (call.account, first_account(call)):
         return None
     named = [
         image for image in call.db.all(Image, name=alias.name) if image.state == "available" and visible(call, image)

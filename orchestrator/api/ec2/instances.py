@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from orchestrator.api.ec2.instance_search import candidates
 from orchestrator.api.ec2.instance_view import instance_filters, reservations, show_state
 from orchestrator.api.operation import Answer, Call, choose, operation, page, show_page
 from orchestrator.api.protocol import Fragment
@@ -16,9 +17,10 @@ from orchestrator.model.zone import zone_id
 
 
 def asked_for(call: Call, instance_ids: Sequence[str] | None) -> list[Instance]:
-    """Those of the ids, or all of the caller's; ids do not go with pages."""
+    """Those of the ids, or all of the caller's that the filters may let through; ids do not go with pages."""
     if not instance_ids:
-        return call.mine(Instance)
+        found = candidates(call.db, call.params.get("Filters") or ())
+        return call.mine(Instance) if found is None else [instance for instance in found if call.sees(instance)]
     if call.params.get("MaxResults") is not None:
         raise EC2Error(
             "InvalidParameterCombination",

@@ -14,7 +14,7 @@ from uuid import UUID
 from orchestrator.api.kms.lookup import check_state, find_key, find_usable_key, invalid
 from orchestrator.api.operation import Answer, Call, operation
 from orchestrator.model.errors import EC2Error
-from orchestrator.model.kms import DESTROYED, ENABLED, Key, KeyUnavailable, find_named
+from orchestrator.model.kms import DESTROYED, ENABLED, Key, KeyUnavailable
 
 ALGORITHM = "SYMMETRIC_DEFAULT"
 
@@ -140,18 +140,25 @@ def _seal(call: Call, key: Key, plaintext: bytes, context: dict[str, str] | None
         raise EC2Error("KMSInternalException", str(error), 500) from error
 
 
+def key_id_of(ciphertext: bytes) -> str | None:
+    """The id of the key that a ciphertext says it needs; None for what is none of ours."""
+    if len(ciphertext) < _SMALLEST_BYTES or not ciphertext.startswith(_VERSION):
+        return None
+    return str(UUID(bytes=ciphertext[len(_VERSION) : _HEAD_BYTES]))
+
+
 def _open(call: Call, ciphertext: bytes | None, context: dict[str, str] | None, named: str | None) -> tuple[Key, bytes]:
     """The key that a ciphertext needs, which must be the `named` one if there is one, and the secret."""
     if ciphertext is None:
         raise invalid("CiphertextBlob is required")
-    wanted = find_key(call, named, by_alias=True) if named else None
-    if len(ciphertext) < _SMALLEST_BYTES or not ciphertext.startswith(_VERSION):
+    wanted = find_key(call, named, by_alias=True, shared=True) if named else None
+    key_id = key_id_of(ciphertext)
+    if key_id is None:
         raise EC2Error("InvalidCiphertextException", "The ciphertext was not made here, or is damaged")
-    key_id = str(UUID(bytes=ciphertext[len(_VERSION) : _HEAD_BYTES]))
     if wanted is not None and wanted.id != key_id:
         raise EC2Error("IncorrectKeyException", f"{wanted.arn} is not the key that this ciphertext was made with")
-    key = find_named(call.db, call.account, call.region, key_id)
-    if key is None or key.state == DESTROYED:
+    key = call.db.get(Key, key_id)
+    if key is None or key.region != call.region or key.state == DESTROYED:
         raise EC2Error(
             "AccessDeniedException",
             "The ciphertext needs a key that does not exist, is of another region, or is not yours",

@@ -1,11 +1,10 @@
 """A key's life: made, described, disabled, deleted after its days of waiting; its policy, tags and rotation.
 
-Only symmetric keys are made here. A policy is kept and shown, and not judged: an account's root may do all.
+Only symmetric keys are made here. What policies say is judged in `key_access.py`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -13,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from orchestrator.api.ec2.encryption import service_key
+from orchestrator.api.key_access import judge
 from orchestrator.api.kms.lookup import alias_arn, check_state, find_key, find_own_key, invalid, show_page
 from orchestrator.api.operation import Answer, Call, operation
 from orchestrator.model.errors import EC2Error
@@ -24,9 +24,11 @@ from orchestrator.model.kms import (
     PENDING,
     Key,
     Rotation,
+    default_policy,
     find_named,
     rotated,
 )
+from orchestrator.model.policy import Decision, PolicyError, parse_key_policy
 from orchestrator.model.tags import add_tags, check_tags
 from orchestrator.store import Store
 
@@ -69,9 +71,10 @@ def create_key(
         created=call.now,
         material=call.keys.new_material(),
         description=description,
-        policy=_check_policy(policy) if policy else "",
         tags=_check_tags({}, tags or ()),
     )
+    if policy:
+        key = replace(key, policy=_check_policy(call, key, policy, bypass_policy_lockout_safety_check))
     return {"KeyMetadata": _metadata(call.tx.put(key))}
 
 
@@ -103,7 +106,7 @@ def describe_key(call: Call, *, key_id: str, grant_tokens: list[str] | None = No
             with call.db.write() as tx:
                 known = service_key(replace(call, db=tx))
         return {"KeyMetadata": _metadata(known)}
-    return {"KeyMetadata": _metadata(find_key(call, key_id, by_alias=True))}
+    return {"KeyMetadata": _metadata(find_key(call, key_id, by_alias=True, shared=True))}
 
 
 @operation("ListKeys", service="kms")
@@ -174,7 +177,7 @@ def cancel_key_deletion(call: Call, *, key_id: str) -> Answer:
 def get_key_policy(call: Call, *, key_id: str, policy_name: str = "default") -> Answer:
     key = find_key(call, key_id)
     _check_policy_name(policy_name)
-    return {"Policy": key.policy or _default_policy(key), "PolicyName": "default"}
+    return {"Policy": key.policy or default_policy(key), "PolicyName": "default"}
 
 
 @operation("PutKeyPolicy", service="kms", writes=True)
@@ -188,7 +191,8 @@ def put_key_policy(
 ) -> Answer:
     key = find_own_key(call, key_id)
     _check_policy_name(policy_name)
-    call.tx.put(replace(key, policy=_check_policy(policy)))
+    checked = _check_policy(call, key, policy, bypass_policy_lockout_safety_check)
+    call.tx.put(replace(key, policy=checked))
     return {}
 
 
@@ -203,34 +207,21 @@ def _check_policy_name(name: str) -> None:
         raise EC2Error("NotFoundException", f"No policy '{name}': the only name is default")
 
 
-def _check_policy(policy: str) -> str:
-    """It must be a policy document; what it says is not judged."""
+def _check_policy(call: Call, key: Key, policy: str, bypass: bool) -> str:
+    """It must be a key's policy and, unless the caller wants it so, one under which the caller may change it again."""
     if len(policy.encode()) > _LARGEST_POLICY_BYTES:
         raise EC2Error("LimitExceededException", f"The policy is longer than {_LARGEST_POLICY_BYTES} bytes")
     try:
-        document = json.loads(policy)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict) or not isinstance(document.get("Statement"), list | dict):
-        raise EC2Error("MalformedPolicyDocumentException", "The policy must be a JSON object with a Statement")
+        parse_key_policy(policy)
+    except PolicyError as error:
+        raise EC2Error("MalformedPolicyDocumentException", str(error)) from None
+    then = judge(call, replace(key, policy=policy), "kms:PutKeyPolicy", {}, grants=False)
+    if not bypass and then.decision is not Decision.ALLOWED:
+        raise EC2Error(
+            "MalformedPolicyDocumentException",
+            "The new key policy will not allow you to update the key policy in the future.",
+        )
     return policy
-
-
-def _default_policy(key: Key) -> str:
-    document = {
-        "Version": "2012-10-17",
-        "Id": "key-default-1",
-        "Statement": [
-            {
-                "Sid": "Enable IAM User Permissions",
-                "Effect": "Allow",
-                "Principal": {"AWS": f"arn:aws:iam::{key.account}:root"},
-                "Action": "kms:*",
-                "Resource": "*",
-            }
-        ],
-    }
-    return json.dumps(document, indent=2)
 
 
 # --- tags -------------------------------------------------------------------------------------------------------------
@@ -295,7 +286,7 @@ def disable_key_rotation(call: Call, *, key_id: str) -> Answer:
 @operation("GetKeyRotationStatus", service="kms")
 def get_key_rotation_status(call: Call, *, key_id: str) -> Answer:
     """A key that waits for its deletion is not rotated, and says so."""
-    key = find_key(call, key_id)
+    key = find_key(call, key_id, shared=True)
     rotates = bool(key.rotation_days) and key.state != PENDING
     answer: Answer = {"KeyId": key.arn, "KeyRotationEnabled": rotates}
     if rotates:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from orchestrator.api.operation import Answer, Call
 from orchestrator.model.errors import EC2Error
-from orchestrator.model.kms import DESTROYED, DISABLED, ENABLED, PENDING, Key, find_named
+from orchestrator.model.kms import DESTROYED, DISABLED, ENABLED, PENDING, Key, find_elsewhere, find_named
+from orchestrator.model.resource import Rows
 
 T = TypeVar("T")
 
@@ -25,13 +27,18 @@ def alias_arn(call: Call, name: str) -> str:
     return f"arn:aws:kms:{call.region}:{call.account}:{name}"
 
 
-def find_key(call: Call, named: str, *, by_alias: bool = False, states: Sequence[str] = ()) -> Key:
+def find_key(
+    call: Call, named: str, *, by_alias: bool = False, shared: bool = False, states: Sequence[str] = ()
+) -> Key:
     """The caller's key of that id or ARN (where `by_alias` says so, also of that alias), in one of `states` if any are
-    named. One that has been destroyed is not there."""
+    named. One that has been destroyed is not there. With `shared` also another account's by its ARN: whether that key
+    lets the caller in has been asked before."""
     is_alias = named.startswith("alias/") or ":alias/" in named
     if is_alias and not by_alias:
         raise EC2Error("NotFoundException", f"Invalid keyId '{named}': expected a key's id or ARN")
     key = find_named(call.db, call.account, call.region, named)
+    if key is None and shared:
+        key = find_elsewhere(call.db, call.account, call.region, named)
     if key is None or key.state == DESTROYED:
         if is_alias:
             arn = named if named.startswith("arn:") else alias_arn(call, named)
@@ -43,9 +50,9 @@ def find_key(call: Call, named: str, *, by_alias: bool = False, states: Sequence
     return key
 
 
-def find_own_key(call: Call, named: str, *states: str) -> Key:
+def find_own_key(call: Call, named: str, *states: str, shared: bool = False) -> Key:
     """`find_key` for what changes a key, which nobody may do to the one that the service keeps for itself."""
-    key = find_key(call, named)
+    key = find_key(call, named, shared=shared)
     if key.manager != "CUSTOMER":
         raise EC2Error("AccessDeniedException", f"{key.arn} is managed by AWS: {call.action} is for customers' keys")
     if states:
@@ -55,7 +62,16 @@ def find_own_key(call: Call, named: str, *states: str) -> Key:
 
 def find_usable_key(call: Call, named: str) -> Key:
     """For encryption and decryption."""
-    return find_key(call, named, by_alias=True, states=(ENABLED,))
+    return find_key(call, named, by_alias=True, shared=True, states=(ENABLED,))
+
+
+def find_grant(rows: Rows, region: str, token: str) -> Key | None:
+    """The key of a region, whosever it is, that the grant of this token is on."""
+    given = token.encode()
+    for key in rows.all(Key):
+        if key.region == region and any(secrets.compare_digest(grant.token.encode(), given) for grant in key.grants):
+            return key
+    return None
 
 
 def check_state(key: Key, states: Sequence[str]) -> None:

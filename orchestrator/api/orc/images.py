@@ -92,8 +92,10 @@ def map_image(call: Call, *, image_id: str, name: str) -> Answer:
             f"There is no image named '{name}'; there are {', '.join(known) or 'none: build one first'}",
         )
     old = call.tx.get(ImageAlias, image_id)
+    if old is not None and old.account != call.account:
+        raise invalid_parameter("ImageId", image_id, "an AMI id that no other account has mapped")
     alias = ImageAlias(id=image_id, name=name, account=call.account, region=EVERY_REGION, created=call.now)
-    call.tx.put(replace(old, name=name, account=call.account) if old else alias)
+    call.tx.put(replace(old, name=name) if old else alias)
     return {"ImageMap": {"ImageId": image_id, "Name": name}}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.api.accounts import check_first
 from orchestrator.api.operation import Answer, Call, operation
 from orchestrator.model.instance import PHASES, Instance
 from orchestrator.model.owned import owned
@@ -30,6 +31,7 @@ def describe_launch(call: Call, *, instance_id: str) -> Answer:
 @operation("DescribeOwned", service="orc")
 def describe_owned(call: Call) -> Answer:
     """For `orc doctor --leaks`: over all accounts and regions, since the host is one."""
+    check_first(call)
     found = owned(call.db)
     return {
         "Owned": {

@@ -2,13 +2,14 @@
 
 A layer is needed by a volume, a snapshot, an image being made, an instance store disk, or a layer that lies on it. A
 file that nothing needs is a leftover of a crash; collecting it gives it a row, and the reconciler of layers, which
-deletes what nobody needs, does the rest.
+deletes what nobody needs, does the rest. The disk is one for all accounts, so all of this is for the first one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from orchestrator.api.accounts import check_first
 from orchestrator.api.operation import Answer, Call, LayerUse, operation
 from orchestrator.model import ids
 from orchestrator.model.image import Image
@@ -22,6 +23,7 @@ from orchestrator.model.volume import Volume
 @operation("DescribeStorage", service="orc")
 def describe_storage(call: Call) -> Answer:
     """Layers with a row and files without one, each with what it is needed for and the bytes that it takes."""
+    check_first(call)
     files = {use.layer_id: use for use in call.host.storage()}
     rows = {layer.id: layer for layer in call.db.all(Layer)}
     leftover = set(_leftovers(call.db, files))
@@ -69,6 +71,7 @@ def _leftovers(db: Rows, files: dict[str, LayerUse]) -> Iterator[str]:
 @operation("CollectStorage", service="orc", writes=True)
 def collect_storage(call: Call, *, preview: bool = False) -> Answer:
     """Delete the files that nothing needs; with `Preview` only say which."""
+    check_first(call)
     files = {use.layer_id: use for use in call.host.storage()}
     found = sorted(_leftovers(call.tx, files))
     # What has a row and is needed by nothing was woken when that came about; once more does no harm.
@@ -98,6 +101,7 @@ def collect_storage(call: Call, *, preview: bool = False) -> Answer:
 @operation("VerifyLayer", service="orc")
 def verify_layer(call: Call, *, layer_id: str) -> Answer:
     """Read one layer's file whole: what is wrong with its structure, and with its content where that is known."""
+    check_first(call)
     layer = call.db.get(Layer, ids.check("layer", layer_id))
     if layer is None:
         raise ids.missing("layer", [layer_id])

@@ -231,7 +231,7 @@ def test_a_kept_answer_of_a_call_has_no_wrapped_key_in_it(api: Api) -> None:
     api.call("CreateVolume", AvailabilityZone="us-east-1a", Size=1, ClientToken="once")
     [layer] = [layer for layer in api.store.all(Layer) if layer.key_id]
     [key] = api.store.all(Key)
-    rows = api.store._db.execute("SELECT answer FROM token UNION ALL SELECT document FROM audit").fetchall()
+    rows = api.store._database.query("SELECT answer FROM token UNION ALL SELECT document FROM audit")
     assert rows
     for (document,) in rows:
         assert layer.data_key.encode() not in document and key.material.encode() not in document

@@ -111,12 +111,21 @@ def test_an_alias_is_the_newest_image_of_its_name_and_keeps_its_id(api: Api) -> 
     api.make_image("debian-12", created=api.now - timedelta(days=1), description="older")
     api.make_image("debian-12", description="newer")
     alias(api, "debian-12")
+    api.store.set_meta("account", ACCOUNT)
     for caller in (api, api.within("us-west-2"), api.by()):
         [shown] = caller.call("DescribeImages", ImageIds=[ALIAS])["Images"]
         assert (shown["ImageId"], shown["Description"]) == (ALIAS, "newer")
     [shown] = api.call("DescribeImages", ImageIds=[ALIAS], Filters=matching(image_id=ALIAS))["Images"]
     assert shown["ImageId"] == ALIAS
     assert ALIAS not in ids_of(api.call("DescribeImages"))
+
+
+def test_an_alias_that_another_account_made_means_nothing_here(api: Api) -> None:
+    api.store.set_meta("account", THIRD_ACCOUNT)
+    api.make_image("debian-12")
+    alias(api, "debian-12")
+    assert api.call("DescribeImages", ImageIds=[ALIAS])["Images"]
+    assert api.by().refused("DescribeImages", ImageIds=[ALIAS]).code == "InvalidAMIID.NotFound"
 
 
 def test_an_alias_of_an_image_that_is_gone(api: Api) -> None:

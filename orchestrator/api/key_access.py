@@ -1,0 +1,230 @@
+"""Who may use a key of KMS: what its policy, its grants and the caller's own policies say together.
+
+    key's policy names the caller, or a grant does          enough, in the key's own account
+    it, or a grant, names the caller's account              the caller's own policies must allow it too
+    the key is another account's                            both that account's key and the caller's policies must
+    anything denies                                         denied
+
+A key whose policy was never set trusts its account. An account's root needs no policies of its own, but a key's policy
+that does not name its account shuts the root out as well.
+
+Rules: "Key access and permissions", "Grants in AWS KMS" and "Troubleshooting key access" of the KMS developer guide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from orchestrator.api.authorisation import allowed, caller_facts, refusal
+from orchestrator.api.operation import Call
+from orchestrator.api.resources import Facts, Target, key_targets
+from orchestrator.model.account import Account
+from orchestrator.model.errors import EC2Error
+from orchestrator.model.iam import Principal, Role, User
+from orchestrator.model.kms import Grant, Key, default_policy
+from orchestrator.model.policy import (
+    Decision,
+    Document,
+    PolicyError,
+    Request,
+    Verdict,
+    evaluate_trust,
+    parse_key_policy,
+)
+from orchestrator.model.resource import Rows
+
+# What a grant may allow -> the action that policies call it by.
+GRANTABLE: Final[Mapping[str, str]] = {
+    name: f"kms:{name}"
+    for name in (
+        "Decrypt",
+        "Encrypt",
+        "GenerateDataKey",
+        "GenerateDataKeyWithoutPlaintext",
+        "ReEncryptFrom",
+        "ReEncryptTo",
+        "CreateGrant",
+        "RetireGrant",
+        "DescribeKey",
+        "GenerateDataKeyPair",
+        "GenerateDataKeyPairWithoutPlaintext",
+    )
+}
+_OPERATIONS: Final = {action: name for name, action in GRANTABLE.items()}
+_FREE_OF_CONTEXT: Final = ("CreateGrant", "RetireGrant", "DescribeKey")  # which constraints do not concern
+
+
+def authorise(call: Call) -> None:
+    """Raise AccessDenied (or its like) unless the caller may do this with every key that the request is about."""
+    for target in key_targets(call):
+        if target.key is None:
+            if target.elsewhere:
+                raise _elsewhere(call, target)
+            continue
+        action = target.action or f"{call.service}:{call.action}"
+        verdict = judge(call, target.key, action, target.context)
+        if verdict.decision is Decision.ALLOWED or _may_retire(call, target.key, action):
+            continue
+        if target.key.account != call.account:
+            raise _elsewhere(call, target)
+        raise refusal(call, Request(action, target.key.arn, target.context), verdict)
+
+
+def judge(call: Call, key: Key, action: str, context: Facts, *, grants: bool = True) -> Verdict:
+    """What is said of `action` on `key`; without its `grants`, by policies alone."""
+    principal = call.caller.principal
+    facts = {**caller_facts(call, principal or Principal(identity=None)), **context}
+    request = Request(action, key.arn, facts)
+    own = allowed(call, action, Target(key.arn, context))
+    if own.decision is Decision.EXPLICIT_DENY:
+        return own
+    policy = _policy(key)
+    itself, account = names(call), root_arn(call.account)
+    by_account = evaluate_trust(policy, request, arns=[*itself, account])
+    if by_account.decision is Decision.EXPLICIT_DENY:
+        return by_account
+    by_name = evaluate_trust(policy, request, arns=itself)
+    granted = _granted(call, key, action, context) if grants else ""
+    trusted = own.decision is Decision.ALLOWED
+    if key.account == call.account and not _limited(principal):
+        if by_name.decision is Decision.ALLOWED:
+            return by_name
+        if granted == "name":
+            return Verdict(Decision.ALLOWED)
+    if trusted and (by_account.decision is Decision.ALLOWED or granted):
+        return by_account if by_account.decision is Decision.ALLOWED else Verdict(Decision.ALLOWED)
+    return Verdict(Decision.IMPLICIT_DENY)
+
+
+def _policy(key: Key) -> Document:
+    try:
+        return parse_key_policy(key.policy or default_policy(key))
+    except PolicyError:
+        return parse_key_policy(default_policy(key))  # kept by a version that did not judge them
+
+
+def names(call: Call) -> list[str]:
+    """ARNs that mean the caller and nobody else."""
+    principal = call.caller.principal
+    if principal is None or principal.identity is None:
+        return [call.caller.arn]
+    return [call.caller.arn, principal.arn]
+
+
+def root_arn(account: str) -> str:
+    return f"arn:aws:iam::{account}:root"
+
+
+def _limited(principal: Principal | None) -> bool:
+    """Whether there are documents beyond which the caller does not reach, whatever a key says."""
+    return principal is not None and bool(principal.limits or (principal.identity and principal.identity.boundary))
+
+
+# --- grants -----------------------------------------------------------------------------------------------------------
+
+
+def _granted(call: Call, key: Key, action: str, context: Facts) -> str:
+    """`name` or `account`, as a grant of this calls the caller; empty when none does."""
+    operation = _OPERATIONS.get(action, "")
+    found = ""
+    for grant in key.grants:
+        if operation not in grant.operations or not _fits(grant, operation, context):
+            continue
+        if is_named(call, grant.grantee, grant.grantee_id):
+            return "name"
+        if grant.grantee in (root_arn(call.account), call.account):
+            found = "account"
+    return found
+
+
+def is_named(call: Call, arn: str, identity_id: str) -> bool:
+    """Whether an ARN that was kept means the caller. One whose bearer is known means that bearer alone."""
+    if arn not in names(call):
+        return False
+    principal = call.caller.principal
+    identity = principal.identity if principal is not None else None
+    return not identity_id or (identity is not None and identity.id == identity_id)
+
+
+def _fits(grant: Grant, operation: str, context: Facts) -> bool:
+    if operation in _FREE_OF_CONTEXT:
+        return True
+    given = {name.removeprefix(_CONTEXT): values[0] for name, values in context.items() if name.startswith(_CONTEXT)}
+    equals, subset = grant.constraints.get("EncryptionContextEquals"), grant.constraints.get("EncryptionContextSubset")
+    if equals is not None and given != equals:
+        return False
+    return subset is None or all(given.get(name) == value for name, value in subset.items())
+
+
+_CONTEXT: Final = "grant-context:"  # with its letters as they are, where condition keys have them in lower case
+
+
+def covering_grant(call: Call, key: Key, operations: list[str], constraints: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether a grant by which the caller may make grants allows all of these, and under no more than these
+    constraints: a grant gives away no more than it has."""
+    for grant in key.grants:
+        if "CreateGrant" not in grant.operations or not set(operations) <= set(grant.operations):
+            continue
+        whole = (root_arn(call.account), call.account)
+        if grant.grantee not in whole and not is_named(call, grant.grantee, grant.grantee_id):
+            continue
+        equals, subset = constraints.get("EncryptionContextEquals"), constraints.get("EncryptionContextSubset") or {}
+        own_equals, own_subset = (grant.constraints.get(f"EncryptionContext{kind}") for kind in ("Equals", "Subset"))
+        if own_equals is not None and equals != own_equals:
+            continue
+        known = {**subset, **(equals or {})}
+        if own_subset is not None and any(known.get(name) != value for name, value in own_subset.items()):
+            continue
+        return True
+    return False
+
+
+def _may_retire(call: Call, key: Key, action: str) -> bool:
+    """A grant is retired by whoever it names for that, by its grantee if it says so, and by the key's account."""
+    if action != "kms:RetireGrant":
+        return False
+    token, grant_id = call.params.get("GrantToken"), call.params.get("GrantId")
+    for grant in key.grants:
+        if grant.id != grant_id and not (token and grant.token == token):
+            continue
+        if is_named(call, grant.retirer, grant.retirer_id):
+            return True
+        if "RetireGrant" in grant.operations and is_named(call, grant.grantee, grant.grantee_id):
+            return True
+        if grant.retirer == root_arn(call.account) and call.caller.principal is None:
+            return True
+    return False
+
+
+def bearer(rows: Rows, arn: str) -> str | None:
+    """The unique id of the user or role that an ARN names; empty for an account and for one of elsewhere, None when it
+    would be of an account here that has no such user or role."""
+    parts = arn.split(":", 5)
+    if len(parts) != 6 or parts[0] != "arn" or parts[2] not in ("iam", "sts") or not _is_account(rows, parts[4]):
+        return ""
+    account, what = parts[4], parts[5]
+    if what == "root":
+        return ""
+    if what.startswith("assumed-role/"):
+        name = what.split("/")[1]
+        found: list[Any] = [role for role in rows.all(Role, name=name) if role.account == account]
+    else:
+        name = what.rpartition("/")[2]
+        found = [each for kind in (User, Role) for each in rows.all(kind, name=name) if each.arn == arn]
+    return found[0].id if found else None
+
+
+def _is_account(rows: Rows, account: str) -> bool:
+    return rows.get(Account, account) is not None
+
+
+def _elsewhere(call: Call, target: Target) -> EC2Error:
+    """Of another account's key no more is told than of one that is not there."""
+    action = target.action or f"{call.service}:{call.action}"
+    return EC2Error(
+        "AccessDeniedException" if call.service != "ec2" else "UnauthorizedOperation",
+        f"User: {call.caller.arn} is not authorized to perform: {action} on the resource that it names, because that "
+        "does not exist in this Region, no resource-based policies allow access, or one explicitly denies access",
+        400 if call.service != "ec2" else 403,
+    )

@@ -1,0 +1,110 @@
+"""Nobody waits for ever on libvirt: a libvirtd that is silent, and a call that does not end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from orchestrator.host import HostError
+from orchestrator.host.connection import Connection, ask_once
+from tests.host.test_libvirt import OwnDaemon, daemon, until
+
+__all__ = ["daemon"]
+
+DRIVER = "test:///default"
+
+
+class Watcher:
+    """A connection, and what it has told."""
+
+    def __init__(self, uri: str, *, call_s: float = 60.0, open_s: float = 0.5) -> None:
+        self.back: list[set[str]] = []
+        self.free: list[str] = []
+        self.connection = Connection(
+            uri,
+            has_changed=lambda domain: None,
+            was_reset=lambda name: None,
+            came_back=self._came_back,
+            is_free=self.free.append,
+            call_s=call_s,
+            open_s=open_s,
+        )
+
+    def _came_back(self, missed: Any) -> None:
+        self.names()
+        self.back.append(set(missed))
+
+    def names(self) -> list[str]:
+        return self.connection.call("list", lambda known: [each.name() for each in known.listAllDomains(0)])
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.names())
+        except HostError:
+            return False
+
+
+@contextmanager
+def watching(uri: str, **deadlines: float) -> Iterator[Watcher]:
+    watcher = Watcher(uri, **deadlines)
+    try:
+        yield watcher
+    finally:
+        watcher.connection.close()
+
+
+def took_s(work: Any, match: str) -> float:
+    began = time.monotonic()
+    with pytest.raises(HostError, match=match) as caught:
+        work()
+    assert caught.value.retryable
+    return time.monotonic() - began
+
+
+def test_a_call_that_does_not_end_is_not_waited_for() -> None:
+    """Others go on; of the same machine nobody asks more until the call has ended, save who removes it."""
+    with watching(DRIVER, call_s=0.2) as watcher:
+        call = watcher.connection.call
+        release = threading.Event()
+        assert took_s(lambda: call("look at i-1", lambda known: release.wait(20), name="i-1"), "no answer in 0.2 s") < 2
+        assert took_s(lambda: call("look at i-1", lambda known: 1, name="i-1"), "has not answered an earlier") < 0.1
+        assert call("look at i-2", lambda known: 2, name="i-2") == 2
+        assert call("remove i-1", lambda known: 3, name="i-1", anyway=True) == 3
+        assert watcher.free == []
+        release.set()
+        until(lambda: watcher.free == ["i-1"])
+        assert call("look at i-1", lambda known: 4, name="i-1") == 4
+
+
+@pytest.mark.host
+def test_a_libvirtd_that_takes_connections_and_is_silent(daemon: OwnDaemon) -> None:
+    with watching(daemon.uri) as watcher:
+        daemon.start()
+        until(watcher.answers)
+        daemon.signal(signal.SIGSTOP)
+        try:
+            assert took_s(lambda: ask_once(daemon.uri, lambda known: known.getURI(), deadline_s=0.3), "not answer") < 2
+            with watching(daemon.uri) as late:  # as a controller that starts meanwhile
+                assert took_s(late.names, "does not answer") < 3
+                assert took_s(late.names, "does not answer") < 0.1  # once is enough for all
+        finally:
+            daemon.signal(signal.SIGCONT)
+        until(watcher.answers)
+
+
+@pytest.mark.host
+def test_who_was_asked_for_in_vain_is_named_when_libvirtd_is_back(daemon: OwnDaemon) -> None:
+    with watching(daemon.uri) as watcher:
+        daemon.start()
+        until(watcher.answers)
+        daemon.stop()
+        call = watcher.connection.call
+        took_s(lambda: call("start i-3", lambda known: known.listAllDomains(0), name="i-3"), "libvirt does not answer")
+        daemon.start()
+        until(lambda: {"i-3"} in watcher.back)
