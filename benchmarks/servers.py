@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,11 +76,13 @@ class Client:
 
 
 @contextmanager
-def controller(state_dir: Path, *flags: str) -> Iterator[Server]:
-    """`orc serve` with these flags; it is ended when the block is left."""
+def controller(
+    state_dir: Path, *flags: str, program: Sequence[str] = ("-m", "orchestrator", "serve"), ends_within_s: float = 30
+) -> Iterator[Server]:
+    """`orc serve`, or what stands in its place, with these flags; it is ended when the block is left."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ORC_")}
     environment["ORC_NETWORK_EGRESS"] = "off"
-    command = [sys.executable, "-m", "orchestrator", "serve", "--port", "0", "--state-dir", str(state_dir), *flags]
+    command = [sys.executable, *program, "--port", "0", "--state-dir", str(state_dir), *flags]
     with open(state_dir.with_suffix(".log"), "w") as log:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=Path(__file__).parent.parent
@@ -97,7 +99,7 @@ def controller(state_dir: Path, *flags: str) -> Iterator[Server]:
             yield Server(found[1], int(found[2]), *keys, pid=process.pid)
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=ends_within_s)
 
 
 @contextmanager
