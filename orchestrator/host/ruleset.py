@@ -378,6 +378,8 @@ class _Compiler:
             f"ip6 saddr {{ {', '.join(own6)} }} goto arrived" if own6 else "",
             "drop",
         )
+        if not public:
+            return  # nothing to translate; chains of this kind cost each packet something
         self.chains["on_prerouting"] = (
             "type nat hook prerouting priority dstnat; policy accept;",
             f'iifname "{UPLINK}" dnat ip to ip daddr map @to_private',

@@ -242,6 +242,12 @@ DNSMASQ: dict[str, Callable[[], str]] = {
 TEXTS = (*RULESETS, *DNSMASQ)
 
 
+def test_who_has_no_public_address_has_no_chains_that_translate() -> None:
+    hidden = replace(ROUTER, ports=tuple(replace(each, public=()) for each in ROUTER.ports))
+    assert "type nat hook" in ruleset.router(ROUTER).text()
+    assert "type nat hook" not in ruleset.router(hidden).text()
+
+
 def test_public_addresses_have_names_whosever_they_are() -> None:
     named = replace(ROUTER, public_name="ec2-{}.compute-1.amazonaws.com")
     text = dnsmasq.configuration(named, DIRECTORY, user="dnsmasq", upstream="", public_range=PUBLIC)
