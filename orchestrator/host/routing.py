@@ -4,6 +4,10 @@
     in by anything else ------ ip rule: not iif lo --> OWN: the router's segments, and nothing beyond
     from the router itself ---- ip rule: iif lo -----> HERE: the router's segments; and after that the uplink (main)
 
+Rules cost each packet something, and most routers need none: where all segments have the same routes, and those lead to
+the uplink, one table (main) says the same for all. What that table would let pass and OWN would not, from outside to
+outside, the forward chain drops.
+
 The table of a segment is a whole answer, and so is OWN: it ends in a default route, if only one that drops, so that no
 lookup goes on to the next rule. Nothing hangs on the routes that the kernel makes for addresses: they may be lost when
 those are not. The number of a table follows from its name, so that it stays what it was while others come and go.
@@ -15,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -33,6 +37,7 @@ _KERNELS_PLACES = {(0, 255), (32766, MAIN), (32767, 253)}  # priority and table
 _KERNELS_RULES = {0: "lookup local priority 0", 32766: "lookup main priority 32766"}
 _LEG_PRIORITY = 1000
 _PRIORITIES = {"": 2000, "lo": 2001}
+_BESIDE = 1  # the metric of routes beside those that the kernel makes for addresses
 _IPV6_METRIC = 1024  # what the kernel gives a route that has none
 _ANYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 
@@ -48,6 +53,7 @@ class Entry:
     link: str = ""
     via: str = ""
     onlink: bool = False
+    metric: int = 0  # of IPv4
 
     @property
     def family(self) -> int:
@@ -64,7 +70,7 @@ class Entry:
         if not self.link:
             return f"blackhole {self.destination} table {self.table} proto static"
         hop = f" via {'inet6 ' if self.is_mixed else ''}{self.via}" if self.via else ""
-        last = " onlink" if self.onlink else ""
+        last = f"{f' metric {self.metric}' if self.metric else ''}{' onlink' if self.onlink else ''}"
         return f"{self.destination}{hop} dev {self.link} table {self.table} proto static{last}"
 
 
@@ -113,6 +119,9 @@ def wanted(router: Router, links: Collection[str], uplink: str) -> Forwarding:
     """`links` are those that packets can be sent by; `uplink` is the next hop on the uplink (IPv4), empty without."""
     ways = _Ways(router, links, uplink)
     tables = {table.name: table for table in router.tables}
+    shared = ways.shared_table(tables)
+    if shared is not None:
+        return Forwarding(entries=frozenset(ways.entries(MAIN, shared)))
     rules = {Rule(family, link, table) for family in (4, 6) for link, table in (("", OWN), ("lo", HERE))}
     entries = {*ways.entries(OWN, None), *ways.own_traffic()}
     used = set()
@@ -163,8 +172,21 @@ class _Ways:
                     within.add(destination)
         for each, leg in self._segments:
             if leg in self._links and not (within and self._is_overruled(each, within)):
-                found[each] = Entry(number, str(each), leg)
+                beside = _BESIDE if number == MAIN and each.version == 4 else 0
+                found[each] = Entry(number, str(each), leg, metric=beside)
         return set(found.values())
+
+    def shared_table(self, tables: Mapping[str, Table]) -> Table | None:
+        """The one that all segments could have, and the router itself: all else than its own ranges is beyond the
+        uplink, or nowhere. None if theirs differ, or lead elsewhere."""
+        used = [tables.get(segment.table) for segment in self._router.segments]
+        first = used[0] if used else None
+        if first is None or any(each is None or set(each.routes) != set(first.routes) for each in used):
+            return None
+        ways = {parsed(route.destination): route.way for route in first.routes}
+        if any(way not in (Way.UPLINK, Way.OUTWARD) or self._around(each) is not None for each, way in ways.items()):
+            return None
+        return first if ways.get(parsed(_ANYWHERE[4])) is Way.UPLINK else None
 
     def own_traffic(self) -> Iterator[Entry]:
         """What the router itself sends."""
@@ -281,7 +303,7 @@ def _route_changes(want: Forwarding, found: dict[tuple[int, str], list[_Found]])
     places = {(entry.table, entry.destination) for entry in want.entries}
     for entry in sorted(want.entries):
         present = found.get((entry.table, entry.destination), ())
-        metric = _IPV6_METRIC if entry.family == 6 else 0
+        metric = _IPV6_METRIC if entry.family == 6 else entry.metric
         usual = [each for each in present if each.metric == metric and each.is_usual]
         made += [_deletion(each) for each in present if each not in usual]
         if [each.entry for each in usual] != [entry]:
@@ -318,5 +340,6 @@ def _read_route(told: KernelRoute) -> _Found | None:
         return None
     if told.kind != netlink.UNICAST:
         return _Found(Entry(told.table, told.destination), told.metric, told.kind == netlink.BLACKHOLE)
-    entry = Entry(told.table, told.destination, told.link, told.via, told.onlink)
+    metric = 0 if ":" in told.destination else told.metric
+    entry = Entry(told.table, told.destination, told.link, told.via, told.onlink, metric)
     return _Found(entry, told.metric, True)

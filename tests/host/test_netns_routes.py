@@ -17,6 +17,8 @@ from orchestrator.host.routing import table_number
 from tests.host.stage import (
     HOST_ADDRESS,
     PATIENCE_S,
+    SILENCE_S,
+    UP,
     Guest,
     Plan,
     batch,
@@ -138,12 +140,27 @@ def test_an_instance_can_be_the_way_out(plan: Plan) -> None:
 
 
 def test_tables_keep_their_numbers(plan: Plan) -> None:
+    plan.use(UP, ())
     plan.guest(10)
     before = inside(plan.name, lambda: run(["ip", "rule"]))
     plan.tables = (*plan.tables[::-1], *plan.tables[:0])
     plan.apply()
     assert inside(plan.name, lambda: run(["ip", "rule"])) == before
     assert str(table_number(plan.tables[0].name)) in before
+
+
+def test_rules_come_and_go_with_tables_that_differ(plan: Plan) -> None:
+    one, other = plan.guest(10), plan.guest(10, segment=1, public="203.0.113.10")
+
+    def rules() -> int:
+        return len(inside(plan.name, lambda: run(["ip", "rule"])).splitlines())
+
+    for routes, count in (((UP, UP), 3), ((UP, ()), 7), ((UP, UP), 3)):
+        plan.use(*routes)
+        plan.apply()
+        assert rules() == count
+        assert tcp(one, other, other.address) == one.address
+        assert bool(tcp(other, "", HOST_ADDRESS, 2222, patience_s=SILENCE_S)) == (routes[1] == UP)
 
 
 # --- translators ---------------------------------------------------------------------------------------------------

@@ -118,6 +118,43 @@ def test_segments_are_found_by_their_tables() -> None:
     assert {entry.table for entry in found.entries} == {MAIN, OWN, HERE, table_number("rtb-1")}
 
 
+UP = Route(destination="0.0.0.0/0", way=Way.UPLINK)
+UP6 = Route(destination="::/0", way=Way.OUTWARD)
+
+
+def test_one_table_for_all_needs_no_rules() -> None:
+    tables = (Table(name="rtb-1", routes=(UP, UP6)), Table(name="rtb-2", routes=(UP6, UP)))
+    found = wanted(replace(ROUTER, tables=tables), ALL, EDGE)
+    assert found.rules == set()
+    assert found.entries == {
+        Entry(MAIN, "0.0.0.0/0", UPLINK, EDGE, onlink=True),
+        Entry(MAIN, "::/0", UPLINK, "fe80::1"),
+        Entry(MAIN, "10.0.0.0/16"),
+        Entry(MAIN, "2001:db8:1::/56"),
+        Entry(MAIN, "10.0.0.0/20", leg_name(FRONT.name), metric=1),
+        Entry(MAIN, "10.0.16.0/20", leg_name(BACK.name), metric=1),
+        Entry(MAIN, "2001:db8:1::/64", leg_name(FRONT.name)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("front", "back"),
+    [
+        ((UP,), (UP, UP6)),  # they differ
+        ((UP,), None),
+        ((UP6,), (UP6,)),  # the router itself has a way out by IPv4
+        ((UP, Route(destination="10.7.0.0/16", way=Way.PEER, target=CABLE)),) * 2,
+        ((UP, Route(destination="192.0.2.0/24", way=Way.PORT, target=PORT.name)),) * 2,
+        ((Route(destination="0.0.0.0/0", way=Way.PORT, target=PORT.name),),) * 2,
+        ((UP, Route(destination="10.0.128.0/17", way=Way.UPLINK)),) * 2,  # within its own range
+    ],
+)
+def test_other_tables_need_rules(front: tuple[Route, ...], back: tuple[Route, ...] | None) -> None:
+    tables = [Table(name=name, routes=each) for name, each in (("rtb-1", front), ("rtb-2", back)) if each is not None]
+    found = wanted(replace(ROUTER, tables=tuple(tables)), ALL, EDGE)
+    assert Rule(4, leg_name(FRONT.name), table_number("rtb-1")) in found.rules
+
+
 @pytest.mark.parametrize(
     ("destination", "front", "back"),
     [
@@ -185,6 +222,7 @@ def test_whatever_is_there_becomes_what_is_wanted(stage: ExitStack) -> None:
                 Entry(70000, "::/0", "eth0", "fe80::2"),
                 Entry(70000, "2001:db8::/32"),
                 Entry(MAIN, "10.6.0.0/16"),
+                Entry(MAIN, "192.0.2.0/24", "eth0", metric=1),  # beside the kernel's own
             }
         ),
     )
@@ -200,6 +238,7 @@ def test_whatever_is_there_becomes_what_is_wanted(stage: ExitStack) -> None:
         ["rule add fwmark 7 lookup 70000 priority 1000", "rule delete iif eth0 priority 1000"],
         ["rule add iif eth1 lookup 70000 priority 1000", "-6 rule add from 2001:db8::/32 lookup 70000"],
         ["rule flush", "-6 rule flush"],
+        ["route delete 192.0.2.0/24 dev eth0 metric 1"],
         ["route flush table main", "route flush table 70000"],
     ):
         for command in spoiling:
