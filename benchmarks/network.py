@@ -2,6 +2,7 @@
 
     plain    endpoint == veth == a namespace that routes, without a rule == veth == endpoint
     ours     endpoint == veth == bridge == veth == router with the VPC's rules == veth == bridge == veth == endpoint
+             past the bridges on the way of shortcuts, where the kernel has them
 
 Both in one run, in turn. Everything is made in a namespace of its own, which goes at the end with all that is in it;
 its bridged frames do not pass iptables, as on a host that has not loaded br_netfilter.
@@ -30,7 +31,7 @@ from pathlib import Path
 
 from servers import verdict
 
-from orchestrator.host import Allow, Policy, Port, Rate, Router, Segment
+from orchestrator.host import Allow, Policy, Port, Rate, Route, Router, Segment, Table, Way
 from orchestrator.host.command import inside, ip, run, write_sysctls
 from orchestrator.host.links import bridge_name, tap_name
 from orchestrator.host.netns import NetnsNetwork
@@ -48,9 +49,10 @@ BAR_APPLY_S = 3.0
 
 BRIDGED_FRAMES_SEE_IPTABLES = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 FRONT, BACK = "subnet-0aaaaaaaaaaaaaaaa", "subnet-0bbbbbbbbbbbbbbbb"
+TABLE = Table(name="rtb-0123456789abcdef0", routes=(Route(destination="0.0.0.0/0", way=Way.UPLINK),))
 SEGMENTS = (
-    Segment(name=FRONT, cidr="10.0.0.0/20", gateway="10.0.0.1"),
-    Segment(name=BACK, cidr="10.0.16.0/20", gateway="10.0.16.1"),
+    Segment(name=FRONT, cidr="10.0.0.0/20", gateway="10.0.0.1", table=TABLE.name),
+    Segment(name=BACK, cidr="10.0.16.0/20", gateway="10.0.16.1", table=TABLE.name),
 )
 RATE = Rate(baseline_bps=100_000_000_000, peak_bps=100_000_000_000, credit_bytes=1 << 30)
 
@@ -79,6 +81,7 @@ def vpc() -> Router:
         segments=SEGMENTS,
         ports=tuple(_port(number, groups) for number in range(PORTS)),
         policies=policies,
+        tables=(TABLE,),
         domain="ec2.internal",
         resolver="10.0.0.2",
     )
@@ -274,6 +277,7 @@ def main() -> int:
         one, other = router.ports[0], router.ports[1]
         ours = plug_in(stack, one), plug_in(stack, other)
         theirs = plain(stack)
+        network.apply(router)  # as the next pass does, which finds the taps
         print("with rates:")
         held = compare(ours, other.address, theirs)
         network.apply(replace(router, ports=tuple(replace(port, rate=None) for port in router.ports)))

@@ -36,6 +36,7 @@ class Link:
     master: str
     mac: str
     is_up: bool
+    index: int
     addresses: tuple[str, ...] = ()
 
 
@@ -83,6 +84,7 @@ def links(*, with_addresses: bool = False) -> dict[str, Link]:
             names.get(struct.unpack("=I", attributes[10])[0], "") if 10 in attributes else "",
             attributes.get(1, b"").hex(":"),
             bool(struct.unpack_from("=I", head, 8)[0] & 1),
+            int(struct.unpack_from("=i", head, 4)[0]),
             tuple(addresses.get(name, ())),
         )
         for head, attributes in found

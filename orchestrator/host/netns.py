@@ -48,6 +48,7 @@ from orchestrator.host import (
     routing,
     ruleset,
     shaping,
+    shortcut,
     tracing,
     translator,
 )
@@ -117,6 +118,7 @@ class NetnsNetwork:
         self._edge = self._outside.name
         self._tables = Tables()
         self._queues = shaping.Queues()
+        self._shortcuts = shortcut.Shortcuts()
         self._flows = FlowCounts()
         self._shared = threading.Lock()  # the guard, the edge and the host's side
         self._routers: dict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -165,6 +167,7 @@ class NetnsNetwork:
         parts = {
             "nftables, in the router": ruleset.router(router).text(),
             "nftables, at its ports": ruleset.guard_elements(self.deployment, router),
+            "past the bridge": "".join(f"{each.text}\n" for each in sorted(shortcut.wanted(router))),
             **{
                 f"nftables, behind {port.name}": ruleset.translator(port).text()
                 for port, _ in translator.translators(router)
@@ -202,6 +205,7 @@ class NetnsNetwork:
                     forget_namespace(router)
                 self._tables.forget(router)
                 self._queues.forget(router)
+                self._shortcuts.forget(router)
                 self._flows.forget(router)
                 self._cables.forget(router)
                 self._seen.discard(router)
@@ -343,10 +347,11 @@ class NetnsNetwork:
         self._tables.drop(_HOST, ruleset.host_table(self.deployment))
 
     def _hold_ports(self, router: Router) -> None:
-        """To their addresses, and to their rates."""
+        """To their addresses, and to their rates; and let past the bridge what both allow."""
         self._load_guard()
         queues = shaping.classes(router)
         self._queues.shape(_HOST, {plug_name(segment): classes for segment, classes in queues.items()})
+        self._shortcuts.hold(router, links())
 
     def _load_guard(self) -> None:
         shares = [path.read_text() for path in sorted(self._run_dir.glob(f"*/{_GUARD_SHARE}"))]

@@ -189,11 +189,13 @@ class Plan:
         return Port(**(values | more))
 
     def guest(self, number: int, *policies: Policy, segment: int = 0, public: str = "", **more: object) -> Guest:
-        """A port with a guest on it, configured by hand; apply() plugs it in and makes the router know it."""
+        """A port with a guest on it, configured by hand. The router knows it, and the next pass has found its tap."""
         port = self.port(number, *policies, segment=segment, public=public, **more)
         self.ports.append(port)
         self.apply()
-        return Guest(port, self.segments[segment], self.stage)
+        guest = Guest(port, self.segments[segment], self.stage)
+        self.network._hold_ports(self.router)  # the part of a pass that looks for taps
+        return guest
 
     def translator(self, number: int, *, segment: int = 0, public: str = "") -> Port:
         """A port that the host itself stands behind."""

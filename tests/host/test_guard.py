@@ -1,4 +1,7 @@
-"""Frames against the guard: a bridge with a tap and a router's plug, and nobody but this test at their other ends."""
+"""Frames against the guard: a bridge with a tap and a router's plug, and nobody but this test at their other ends.
+
+Each frame goes twice: where the guard and the bridge see all, and where shortcuts take from them what they may.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,16 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from orchestrator.host import Port, Router, Segment, ruleset
+from orchestrator.host import Port, Router, Segment, bpf, ruleset, shortcut
 from orchestrator.host.command import Tables, inside, ip, run, write_sysctls
-from orchestrator.host.links import bridge_name, plug_name, tap_name
+from orchestrator.host.links import bridge_name, leg_mac, plug_name, tap_name
+from orchestrator.host.netlink import links
 
 pytestmark = pytest.mark.host
 
 ETH_P_ALL = 3
 SEGMENT = Segment(name="subnet-0a", cidr="10.0.0.0/24", gateway="10.0.0.1", ipv6_cidr="fd00:1::/64")
-MAC, OTHER_MAC, ROUTER_MAC = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "0a:00:00:00:00:01"
+MAC, OTHER_MAC, ROUTER_MAC = "02:00:00:00:00:0a", "02:00:00:00:00:0b", leg_mac(SEGMENT.name)
 OWN, OWN6, OWN_LINK = "10.0.0.10", "fd00:1::10", "fe80::ff:fe00:a"
 RESOLVER = "10.0.0.2"
 OTHER, OTHER6 = "10.0.0.11", "fd00:1::11"
@@ -54,13 +58,13 @@ class Link:
     router: socket.socket
 
     def passes(self, frame: bytes) -> bool:
-        return self._carries(self.guest, self.router, frame, own(OWN, OTHER, 9, 9, payload=MARK))
+        return self._carries(self.guest, self.router, frame, ipv4(OWN, OTHER, 9, 9, MAC, OTHER_MAC, MARK))
 
     def reaches(self, frame: bytes) -> bool:
-        return self._carries(self.router, self.guest, frame, ipv4(OTHER, OWN, 9, 9, ROUTER_MAC, MAC, payload=MARK))
+        return self._carries(self.router, self.guest, frame, ipv4(OTHER, OWN, 9, 9, ROUTER_MAC, EVERYBODY, MARK))
 
     def _carries(self, source: socket.socket, target: socket.socket, frame: bytes, last: bytes) -> bool:
-        """Whether the frame comes out before `last`, which always does."""
+        """Whether the frame comes out before `last`, which always does, and by the bridge."""
         source.send(frame)
         source.send(last)
         if frame[12:14] == b"\x81\x00":  # the kernel takes the tag out for whoever listens
@@ -83,15 +87,17 @@ def stage() -> Iterator[ExitStack]:
         yield stack
 
 
-def plug_in(stage: ExitStack, guarded: Port) -> Link:
-    """In a namespace of its own."""
+def plug_in(stage: ExitStack, guarded: Port, *, shortcuts: bool = False) -> Link:
+    """In a namespace of its own, and the leg in another."""
     namespace = f"orctest-{secrets.token_hex(4)}"
-    run(["ip", "netns", "add", namespace])
-    stage.callback(run, ["ip", "netns", "delete", namespace])
+    beyond = f"{namespace}-leg"
+    for name in (namespace, beyond):
+        run(["ip", "netns", "add", name])
+        stage.callback(run, ["ip", "netns", "delete", name])
     tap, bridge, plug = tap_name(guarded.name), bridge_name(SEGMENT.name), plug_name(SEGMENT.name)
 
     def make() -> Link:
-        write_sysctls({"ipv6/conf/all/disable_ipv6": "1", "ipv6/conf/default/disable_ipv6": "1"})
+        write_sysctls(_NO_IPV6)
         plan = Router(
             name="vpc-0a",
             cidrs=("10.0.0.0/16",),
@@ -106,14 +112,23 @@ def plug_in(stage: ExitStack, guarded: Port) -> Link:
             [
                 f"link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
                 f"link add {tap} type veth peer name guest",
-                f"link add {plug} type veth peer name leg",
+                f"link add {plug} type veth peer name leg address {ROUTER_MAC} netns {beyond}",
                 *(f"link set {name} master {bridge}" for name in (tap, plug)),
-                *(f"link set {name} arp off up" for name in (bridge, tap, plug, "guest", "leg")),
+                *(f"link set {name} arp off up" for name in (bridge, tap, plug, "guest")),
             ]
         )
-        return Link(*(stage.enter_context(listening(name)) for name in ("guest", "leg")))
+        inside(beyond, lambda: write_sysctls(_NO_IPV6))
+        inside(beyond, lambda: ip(["link set leg arp off up"]))
+        if shortcuts:
+            shortcut.Shortcuts().hold(plan, links())
+            assert all(bpf.attached(links()[name].index) for name in (tap, plug))
+        leg = inside(beyond, lambda: listening("leg"))
+        return Link(stage.enter_context(listening("guest")), stage.enter_context(leg))
 
     return inside(namespace, make)
+
+
+_NO_IPV6 = {"ipv6/conf/all/disable_ipv6": "1", "ipv6/conf/default/disable_ipv6": "1"}
 
 
 def listening(link: str) -> socket.socket:
@@ -122,14 +137,19 @@ def listening(link: str) -> socket.socket:
     return made
 
 
-@pytest.fixture(scope="module")
-def guest(stage: ExitStack) -> Link:
-    return plug_in(stage, port("eni-0a", MAC))
+@pytest.fixture(scope="module", params=[False, True], ids=["bridge", "shortcuts"])
+def shortcuts(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
 
 
 @pytest.fixture(scope="module")
-def unchecked(stage: ExitStack) -> Link:
-    return plug_in(stage, port("eni-0a", MAC, check=False))
+def guest(stage: ExitStack, shortcuts: bool) -> Link:
+    return plug_in(stage, port("eni-0a", MAC), shortcuts=shortcuts)
+
+
+@pytest.fixture(scope="module")
+def unchecked(stage: ExitStack, shortcuts: bool) -> Link:
+    return plug_in(stage, port("eni-0a", MAC, check=False), shortcuts=shortcuts)
 
 
 # --- frames --------------------------------------------------------------------------------------------------------

@@ -84,6 +84,7 @@ def test_every_packet_goes_where_ec2s_rules_send_it(
         network.apply(router)
     for router in plans:
         guests.plug_in(router)
+        network.apply(router)  # finds the taps, and makes shortcuts past the bridge for them
     guests.forward(country.interfaces["red-router"])
     guests.forward(country.interfaces["red-natbox"], masquerade=True)
 
