@@ -16,7 +16,7 @@ import pytest
 from orchestrator import doctor
 from orchestrator.config import Config
 from orchestrator.controller import deployment_id, open_store
-from orchestrator.host import Disk, Host, LayerFile, Machine, checks, ranges
+from orchestrator.host import Disk, Host, LayerFile, Machine, bpf, checks, ranges
 from orchestrator.host.checks import Expectation, Finding, Standing
 from orchestrator.host.memory import memory_host
 from orchestrator.host.probe import Trial, boot_id, try_accelerator, try_kvm
@@ -320,6 +320,41 @@ DOCKER: Answers = {
     "iptables -S DOCKER-USER": (0, "-N DOCKER-USER"),
     "iptables -C": (1, ""),
 }
+
+
+def test_no_shortcuts(
+    monkeypatch: pytest.MonkeyPatch,
+    host_says: Callable[[Answers], list[str]],
+    expected: Expectation,
+    tmp_path: Path,
+) -> None:
+    host_says({})
+    monkeypatch.setattr(bpf, "attached", lambda link: [])
+    assert checks._check_shortcuts(expected).standing is Standing.OK
+
+    def refuse(link: int) -> list[int]:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(bpf, "attached", refuse)
+    finding = checks._check_shortcuts(expected)
+    assert finding.standing is Standing.WARNING
+    assert "br_netfilter" not in finding.text
+    loaded = tmp_path / "bridge-nf-call-iptables"
+    loaded.write_text("1\n")
+    monkeypatch.setattr(checks, "_BRIDGED_FRAMES_SEE_IPTABLES", loaded)
+    assert "br_netfilter" in checks._check_shortcuts(expected).text
+
+
+@pytest.mark.parametrize(("known", "mend"), [("200", ()), ("201", ("net.ipv4.neigh.default.gc_thresh3=16384",))])
+def test_room_for_neighbours(
+    monkeypatch: pytest.MonkeyPatch, expected: Expectation, tmp_path: Path, known: str, mend: tuple[str, ...]
+) -> None:
+    """Places taken are told in hexadecimal digits, by processor; each line tells all of them."""
+    monkeypatch.setattr(checks, "_NEIGHBOURS_KNOWN", str(tmp_path / "{}"))
+    monkeypatch.setattr(checks, "_NEIGHBOURS_LIMIT", str(tmp_path / "{}"))
+    (tmp_path / "arp_cache").write_text(f"entries  allocs\n{known} 00000000\n{known} 00000000\n")
+    (tmp_path / "ipv4").write_text("1024\n")
+    assert tuple(command[2] for command in checks._check_neighbours(expected).mend) == mend
 
 
 def test_no_firewall(host_says: Callable[[Answers], list[str]], expected: Expectation) -> None:

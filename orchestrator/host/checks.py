@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from orchestrator.host import confine, ranges
+from orchestrator.host import bpf, confine, ranges
 from orchestrator.host.probe import KVM, Trial, try_kvm
 
 OLDEST_QEMU = (6, 2)
@@ -38,6 +38,9 @@ _QEMU_USERS = ("libvirt-qemu", "qemu")  # Debian's and Fedora's
 _VIRTLOGD_SOCKET = Path("/run/libvirt/virtlogd-sock")
 _SYSTEMD = Path("/run/systemd/system")
 _BRIDGED_FRAMES_SEE_IPTABLES = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+_NEIGHBOURS = {"arp_cache": "ipv4", "ndisc_cache": "ipv6"}
+_NEIGHBOURS_KNOWN, _NEIGHBOURS_LIMIT = "/proc/net/stat/{}", "/proc/sys/net/{}/neigh/default/gc_thresh3"
+_NEIGHBOURS_MOST = 16384
 _SELINUX = Path("/sys/fs/selinux/enforce")
 _APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
 _MOUNTS = Path("/proc/self/mounts")
@@ -84,6 +87,8 @@ def check_host(expected: Expectation) -> list[Finding]:
         _check_libvirt,
         _check_virtlogd,
         _check_networking,
+        _check_shortcuts,
+        _check_neighbours,
         _check_dnsmasq,
         _check_cgroups,
         _check_confinement,
@@ -375,6 +380,37 @@ def _check_networking(_: Expectation) -> Finding:
     if broken:
         return _fail("networking", f"this does not work on this kernel: {'; '.join(broken)}", *modules)
     return _ok("networking", "namespaces, taps, bridges with isolated ports, and nftables (inet, nat, bridge) work")
+
+
+def _check_shortcuts(_: Expectation) -> Finding:
+    if os.geteuid() != 0:
+        return _ok("shortcuts", "only root can ask for programs at links")
+    try:
+        bpf.attached(socket.if_nametoindex("lo"))
+    except OSError as error:
+        text = f"packets of guests take the long way, by the bridge (Linux 6.6 or newer has shortcuts): {error}"
+        if _says_yes(_BRIDGED_FRAMES_SEE_IPTABLES):
+            text += "; and the host's iptables see them there, since br_netfilter is loaded, which costs them more"
+        return _warn("shortcuts", text)
+    return _ok("shortcuts", "the kernel lets packets of guests pass by the bridge")
+
+
+def _check_neighbours(_: Expectation) -> Finding:
+    """The kernel has one table of neighbours per family for all namespaces, so those of all VPCs share it."""
+    for cache, family in _NEIGHBOURS.items():
+        try:
+            known = int(Path(_NEIGHBOURS_KNOWN.format(cache)).read_text().splitlines()[1].split()[0], 16)
+            most = int(Path(_NEIGHBOURS_LIMIT.format(family)).read_text())
+        except OSError:
+            continue
+        if known * 2 > most:
+            raised = max(_NEIGHBOURS_MOST, 4 * known)
+            return _warn(
+                "neighbours",
+                f"{known} of {most} places for neighbours ({family}) are taken; without one, a guest is not reached",
+                ("sysctl", "-w", f"net.{family}.neigh.default.gc_thresh3={raised}"),
+            )
+    return _ok("neighbours", "there is room for the neighbours of more guests")
 
 
 def _check_dnsmasq(_: Expectation) -> Finding:
