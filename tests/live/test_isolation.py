@@ -130,6 +130,7 @@ def cpu_ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
+@pytest.mark.timing
 def test_a_noisy_guest_takes_no_more_than_its_share(fleet: Fleet, shared: Guest) -> None:
     """benchmarks/noisy.py in short: both want all processors; by their types one is to have four times as much."""
     neighbour = fleet.one(InstanceType="t3.small")
