@@ -91,6 +91,10 @@ def serve(config: Config, build: Callable[[Config, str, Callable[[], str]], Host
         click.echo(f"{error}\nRun `orc doctor` to see what is missing.", err=True)
         store.close()
         return 1
+    except StoreError as error:
+        click.echo(str(error), err=True)
+        store.close()
+        return 1
     try:
         controller = Controller(config, store, host)
         asyncio.run(controller.run(lambda endpoint: click.echo(f"orchestrator is serving on {endpoint}")))

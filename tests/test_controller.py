@@ -26,9 +26,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from orchestrator.api.signature import presign
+from orchestrator.config import Config
 from orchestrator.controller import RealHostView
 from orchestrator.host import Router
 from orchestrator.host.memory import memory_host
+from orchestrator.serve import serve
+from orchestrator.store import Store, StoreUnavailable
 from tests.conftest import Serving
 
 Start = Callable[..., Serving]
@@ -362,3 +365,16 @@ def test_what_a_machine_cannot_give_is_no_fault_of_the_servers() -> None:
     for look in (view.screenshot, view.console_socket):
         with pytest.raises(OSError, match="does not run"):
             look("i-0123456789abcdef0")
+
+
+def test_a_state_that_cannot_be_written_at_the_start_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(store: Store, name: str, value: str) -> None:
+        raise StoreUnavailable("the state cannot be written just now: disk full")
+
+    monkeypatch.setattr(Store, "set_meta", refuse)
+    for settings in ("keep_secrets_in_memory", "set_up_logging", "sys.setswitchinterval"):  # of this whole process
+        monkeypatch.setattr(f"orchestrator.serve.{settings}", lambda *_: None)
+    assert serve(Config(state_dir=tmp_path / "state", host="memory")) == 1
+    assert capsys.readouterr().err == "the state cannot be written just now: disk full\n"

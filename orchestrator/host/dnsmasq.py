@@ -160,10 +160,12 @@ class Dnsmasq:
         before = {name: _read(self._directory / name) for name in tables}
         new = [name for name, text in tables.items() if before[name] != text]
         lost = any(_ipv6_lines(before[name] or "") - _ipv6_lines(tables[name]) for name in new)
+        if lost:  # before the tables forget it: whoever comes after a crash would not know
+            self.stop()
         for name in new:
             write(self._directory / name, tables[name])
         process = self._process(os.stat("/proc/thread-self/ns/net").st_ino)
-        if process is not None and _read(self._configuration) == configuration and not lost:
+        if process is not None and _read(self._configuration) == configuration:
             if new or reread:
                 os.kill(process, signal.SIGHUP)
             return

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.host import HostError
-from orchestrator.store import Store
+from orchestrator.store import Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class Loop:
                 failures = self._failures.get(key, 0)
                 self._failures[key] = failures + 1
                 after_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**failures)
-                expected = isinstance(error, HostError)
+                expected = isinstance(error, HostError | StoreUnavailable)
                 log.log(
                     logging.WARNING if expected else logging.ERROR,
                     "%s %s: %s; again in %.1f s",

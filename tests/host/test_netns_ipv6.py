@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.host import Allow, Dhcp, Peering, Policy, Record, Route, Way
+from orchestrator.host import Allow, Dhcp, HostError, Peering, Policy, Record, Route, Way
 from orchestrator.host.command import inside, run, write_sysctls
+from orchestrator.host.dnsmasq import Dnsmasq
 from orchestrator.host.links import edge_name, leg_address, leg_mac
 from orchestrator.host.netns import NetnsNetwork
 from tests.host.stage import (
@@ -24,6 +25,7 @@ from tests.host.stage import (
     Guest,
     Plan,
     batch,
+    dnsmasqs,
     is_blocked,
     make_network,
     new_id,
@@ -182,6 +184,24 @@ def test_a_port_that_came_later_gets_its_address(plan: Plan) -> None:
     dhcpv6(plan.guest(10))
     later = plan.guest(11)
     assert given_address(dhcpv6(later))[0] == later.ipv6_address
+
+
+def test_a_lease_whose_address_was_taken_ends_although_the_first_try_was_cut_off(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = plan.guest(10)
+    dhcpv6(guest)
+    before = dnsmasqs(tmp_path / "run")
+
+    def cut_off(_: Dnsmasq) -> None:
+        raise HostError("cut off")
+
+    with monkeypatch.context() as patch, pytest.raises(HostError, match="cut off"):
+        patch.setattr(Dnsmasq, "stop", cut_off)
+        plan.change(guest, ipv6_addresses=())
+    assert dnsmasqs(tmp_path / "run") == before
+    plan.apply()
+    assert not set(dnsmasqs(tmp_path / "run")) & set(before)
 
 
 def test_names_resolve_by_ipv6(plan: Plan) -> None:

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.host import HostError
 from orchestrator.model.account import Account
 from orchestrator.reconcile.loop import Again, Done, Loop, Next
-from orchestrator.store import Store
+from orchestrator.store import Store, StoreUnavailable
 from tests.conftest import Clock
 
 DEADLINE_S = 5.0
@@ -105,6 +105,29 @@ def test_failures_are_tried_again_and_keep_the_wake_up(store: Store, clock: Cloc
     assert attempts[1] - attempts[0] >= 0.2
     assert attempts[2] - attempts[1] >= 0.4
     loop.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [(HostError("away"), "WARNING"), (StoreUnavailable("full"), "WARNING"), (KeyError("x"), "ERROR")],
+)
+def test_what_passes_is_a_warning_and_what_is_our_fault_has_a_traceback(
+    store: Store, clock: Clock, caplog: pytest.LogCaptureFixture, error: Exception, level: str
+) -> None:
+    failed = threading.Event()
+
+    def step(name: str) -> Next:
+        if failed.is_set():
+            return Done()
+        failed.set()
+        raise error
+
+    loop = run(store, step)
+    wake(store, clock)
+    until(lambda: failed.is_set() and store.pending_wakes() == [])
+    loop.stop()
+    [record] = [each for each in caplog.records if each.name == "orchestrator.reconcile.loop"]
+    assert (record.levelname, bool(record.exc_info)) == (level, level == "ERROR")
 
 
 def test_a_wake_up_comes_before_a_timer(store: Store, clock: Clock) -> None:
