@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from orchestrator.host.layers import NAME, LayerFiles, checked, directory, remov
 from orchestrator.host.sandbox import convert, run_lines
 from orchestrator.host.xml import KernelFiles
 
+UPLOAD_KEPT_S = 86400.0
 _KEPT_LINES = 15
 
 
@@ -113,6 +115,7 @@ class QcowStorage(LayerFiles):
 
     def receive_upload(self, upload: str, chunks: Iterator[bytes], limit_bytes: int) -> str:
         path = self._uploads / checked(upload, "upload")
+        self._forget_old_uploads()
         digest = hashlib.sha512()
         received = 0
         with room_needed(f"upload {upload}"), self._new_file(path) as file:
@@ -123,6 +126,14 @@ class QcowStorage(LayerFiles):
                 digest.update(chunk)
                 _write_all(file, chunk)
         return digest.hexdigest()
+
+    def _forget_old_uploads(self) -> None:
+        """Those that nobody has imported: whoever sent them has gone."""
+        oldest = time.time() - UPLOAD_KEPT_S
+        for path in self._uploads.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
     def import_image(
         self,

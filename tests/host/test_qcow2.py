@@ -9,6 +9,7 @@ import stat
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 
 from orchestrator.host import HostError
 from orchestrator.host.imagefile import ImageRefused, read_qcow2
-from orchestrator.host.qcow2 import QcowStorage
+from orchestrator.host.qcow2 import UPLOAD_KEPT_S, QcowStorage
 from orchestrator.host.qcow2_header import write_qcow2
 
 GIB = 1 << 30
@@ -120,6 +121,16 @@ def test_an_upload_that_nobody_imports_can_go(storage: QcowStorage, tmp_path: Pa
     storage.remove_upload("upload-1")
     storage.remove_upload("upload-1")
     assert list((tmp_path / "state" / "uploads").iterdir()) == []
+
+
+def test_an_upload_that_nobody_imports_goes_when_others_come(storage: QcowStorage, tmp_path: Path) -> None:
+    place = tmp_path / "state" / "uploads"
+    for name, age_s in (("upload-1", UPLOAD_KEPT_S + 60), ("upload-2", UPLOAD_KEPT_S - 600)):
+        storage.receive_upload(name, iter([b"x"]), 1000)
+        sent = time.time() - age_s
+        os.utime(place / name, (sent, sent))
+    storage.receive_upload("upload-3", iter([b"x"]), 1000)
+    assert sorted(path.name for path in place.iterdir()) == ["upload-2", "upload-3"]
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(storage: QcowStorage, tmp_path: Path) -> None:
