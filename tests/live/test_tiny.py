@@ -185,11 +185,16 @@ def test_console_output_and_screenshot(deployment: Deployment, shared: Guest) ->
         assert picture.width >= 640 and picture.height >= 350
 
 
+def ran(guest: Guest) -> None:
+    """Wait for COUNT_RUNS: ssh answers before user data is run."""
+    eventually(lambda: guest.run("sudo cat /root/runs || true") == "ran\n", 60, "its user data has run")
+
+
 def test_reboot_keeps_all_and_happens_once(deployment: Deployment, fleet: Fleet) -> None:
     guest = fleet.one(UserData=COUNT_RUNS)
     before, described = guest.boot_id(), guest.describe()
+    ran(guest)
     guest.run("echo kept >file; sync")
-    assert guest.run("sudo cat /root/runs") == "ran\n"
     with deployment.stream(f"/console/{guest.id}") as console:
         deployment.ec2.reboot_instances(InstanceIds=[guest.id])
         live = b""
@@ -214,6 +219,7 @@ def test_reboot_keeps_all_and_happens_once(deployment: Deployment, fleet: Fleet)
 def test_stop_and_start(deployment: Deployment, fleet: Fleet) -> None:
     guest = fleet.one(UserData=COUNT_RUNS)
     before = guest.describe()
+    ran(guest)
     guest.run("echo kept >file; sync")
     guest.logout()
     deployment.ec2.stop_instances(InstanceIds=[guest.id])
