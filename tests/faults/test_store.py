@@ -37,17 +37,18 @@ def pair(clock: Clock, name: str, number: int) -> KeyPair:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store as it is on the disk after so many commits, each of two rows, a wake-up, a token and an event."""
+    """A store as it is on the disk after so many commits, each of three rows, a wake-up, a token and an event. Nobody
+    tidies up meanwhile, so all of them are in the log."""
     clock = Clock()
     place = tmp_path_factory.mktemp("store")
     store = Store(place / "open" / "store.db")
-    store.trail.start()
     for number in range(1, COMMITS + 1):
         with store.write() as tx:
             tx.put(pair(clock, "one", number))
             tx.wake(tx.put(pair(clock, "two", number)))
             tx.put(pair(clock, f"new-{number}", number))
             tx.spend_token("scope", f"{number}", "fingerprint", b"answer")
+            tx.record({"eventName": f"Call{number}"})
     shutil.copytree(place / "open", place / "killed")
     store.close()
     return place / "killed"
