@@ -41,6 +41,16 @@ def read_all(connection: socket.socket) -> bytes:
     return received
 
 
+async def settle(loop: asyncio.AbstractEventLoop) -> None:
+    """Connections that were being accepted or closed when it was told to stop are gone."""
+    begun = [task for task in asyncio.all_tasks(loop) if task is not asyncio.current_task()]
+    for task in begun:
+        task.cancel()
+    await asyncio.gather(*begun, return_exceptions=True)
+    for _ in range(3):  # a transport is aborted, tells of it, and closes its socket
+        await asyncio.sleep(0)
+
+
 @dataclass(slots=True)
 class Answer:
     status: int
@@ -180,6 +190,7 @@ def start_world(tmp_path: Path, clock: Callable[[], datetime]) -> Iterator[Calla
             asyncio.run_coroutine_threadsafe(world.server.stop(), world.loop).result(10)
             world.loop.call_soon_threadsafe(world.loop.stop)
             thread.join(10)
+            world.loop.run_until_complete(settle(world.loop))
             world.loop.close()
             world.store.close()
 
