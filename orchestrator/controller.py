@@ -307,7 +307,6 @@ class Controller:
             flow_logs = FlowLogs(
                 self.store, self.host.network, self._router, self.config.state_dir / "flow-logs", self._clock
             )
-            loop = Loop(self.store, steps, workers=self.config.workers)
             gateway = Gateway(
                 self.store,
                 self._settings(),
@@ -321,6 +320,7 @@ class Controller:
                 self._clock,
                 any_credentials=self.config.auth == "any",
             )
+            loop = Loop(self.store, steps, workers=self.config.workers, calm=gateway.answering.calm)
 
             def lost() -> None:
                 loop.stop(0.0)  # from now on the host is another controller's

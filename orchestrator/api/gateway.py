@@ -13,6 +13,7 @@ import asyncio
 import logging
 import queue
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,7 @@ DEFAULT_REGION = "us-east-1"
 # Services of no region, whose clients sign for one that the deployment may not have.
 EVERYWHERE = ("iam", "sts", "organizations")
 TUNNEL_TIMEOUT_S = 10.0
+CALM_AFTER_S = 0.003
 FLOOD_WARNING_S = 60.0
 
 ORC_MODEL = Path(__file__).with_name("orc") / "service-2.json"
@@ -83,6 +85,28 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+class Answering:
+    """Whether calls are being answered, one after the other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._ended = 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._calls += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._calls -= 1
+            self._ended = time.monotonic()
+
+    def calm(self) -> bool:
+        """No call is being answered, and none was a moment ago, so that the next is not on its way already."""
+        return not self._calls and time.monotonic() - self._ended >= CALM_AFTER_S
+
+
 class Gateway:
     def __init__(
         self,
@@ -107,6 +131,7 @@ class Gateway:
         self._limits = limits.Limits(settings.rates)
         self._warned_at = -FLOOD_WARNING_S
         self._streams: set[web.WebSocketResponse] = set()
+        self.answering = Answering()
         self.patience = patience.Patience()
         self.registry = CollectorRegistry()
         self._calls = Counter("orc_api_calls_total", "API calls", ["service", "action", "code"], registry=self.registry)
@@ -117,6 +142,10 @@ class Gateway:
 
     def answer(self, request: Request) -> Response:
         """Never raises: what goes wrong is an answer too."""
+        with self.answering:
+            return self._answer(request)
+
+    def _answer(self, request: Request) -> Response:
         request_id = str(uuid4())
         began = time.perf_counter()
         protocol = protocol_for(self._models["ec2"])

@@ -205,7 +205,8 @@ LISTING_SHARE = 0.005
 
 def _size(ruleset: Ruleset) -> int:
     rules = sum(len(lines) for lines in ruleset.chains.values())
-    return rules + sum(len(each.elements) for each in ruleset.sets.values())
+    parts = sum(len(elements) for part in ruleset.parts.values() for elements in part.values())
+    return rules + parts + sum(len(each.elements) for each in ruleset.sets.values())
 
 
 class Tables:

@@ -43,7 +43,7 @@ from orchestrator.host.links import (
     lan_plug_name,
     uplink_name,
 )
-from orchestrator.host.netlink import Link
+from orchestrator.host.netlink import Link, addresses, routes
 from orchestrator.host.ranges import lan_clash
 from orchestrator.host.routing import MAIN, Entry, Forwarding, parsed, settle
 from orchestrator.host.well_known import UPLINK_RANGE
@@ -98,14 +98,17 @@ def cable_commands(outside: Outside, present: Mapping[str, Link]) -> list[str]:
             f"link add {name} mtu {MTU_BYTES} type veth peer name {EDGE_TO_HOST} mtu {MTU_BYTES} netns {name}",
             f"link set {name} alias {name}",
         ]
-    commands += [
-        f"address replace {outside.host} peer {outside.edge}/32 dev {name}",
-        f"link set dev {name} up",
-    ]
+    if name not in present or f"{outside.host}/32" not in addresses().get(present[name].index, ()):
+        commands.append(f"address replace {outside.host} peer {outside.edge}/32 dev {name}")
+    if name not in present or not present[name].is_up:
+        commands.append(f"link set dev {name} up")
     plug = lan_plug_name(outside.deployment)
     if not outside.bridge:
         commands += [f"link delete {plug}"] if plug in present else []
-        commands.append(f"route replace {outside.public_range} via {outside.edge} dev {name} src {outside.host}")
+        way = (MAIN, str(outside.public_range), name, str(outside.edge))
+        own = {present[name].index: name} if name in present else {}
+        if way not in ((each.table, each.destination, each.link, each.via) for each in routes(4, own)):
+            commands.append(f"route replace {outside.public_range} via {outside.edge} dev {name} src {outside.host}")
         return commands
     if outside.bridge not in present:
         raise HostError(

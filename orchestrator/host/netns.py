@@ -32,6 +32,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_interface
 from pathlib import Path
@@ -82,7 +83,8 @@ from orchestrator.host.links import (
     translator_name,
     uplink_name,
 )
-from orchestrator.host.netlink import Link, links
+from orchestrator.host.netlink import Link, Links, links
+from orchestrator.host.nft import Part
 
 DEFAULT_PUBLIC_RANGE = IPv4Network("203.0.113.0/24")
 
@@ -90,6 +92,21 @@ _HOST = ""  # the name of the namespace that we were started in
 _GUARD_SHARE = "guard.nft"
 _FORWARDER = ".forwarder"
 _BACKLOG = 128
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """The rules of a router: its share of the guard, and its own table."""
+
+    router: Router
+    share: str
+    ruleset: ruleset.Ruleset
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    text: str
+    part: Part
 
 
 class NetnsNetwork:
@@ -116,6 +133,7 @@ class NetnsNetwork:
             bridge=public_bridge,
         )
         self._edge = self._outside.name
+        self._links = Links()  # of the namespace that we were started in
         self._tables = Tables()
         self._queues = shaping.Queues()
         self._shortcuts = shortcut.Shortcuts()
@@ -125,22 +143,22 @@ class NetnsNetwork:
         self._cables = peering.Cables(self._edge, self._settle)
         self._forwarding: dict[str, threading.Lock] = defaultdict(threading.Lock)  # taken last
         self._seen: set[str] = set()  # routers that this process has applied
+        self._compiled: dict[str, _Compiled] = {}
+        self._shares: dict[str, _Share] = {}  # of the guard, as they are in their files
         self._cleared = False  # of what another setting of `egress` left
 
     # --- the Protocol ----------------------------------------------------------------------------------------------
 
     def apply(self, router: Router) -> None:
-        share = ruleset.guard_elements(self.deployment, router)
-        directory = self._run_dir / router.name
         with self._routers[router.name]:
+            rules = self._compile(router)
             with self._shared:
-                directory.mkdir(parents=True, exist_ok=True)
-                dnsmasq.write(directory / _GUARD_SHARE, share)
+                self._write_share(router.name, rules.share)
                 fresh = self._make_host_side(router)
                 guard = alongside(lambda: self._hold_ports(router))
                 lan = edge.look_at_lan(self._outside)
                 uplink = entering(self._edge, lambda: self._make_edge(router, lan, fresh=fresh))
-                rest = entering(router.name, lambda: self._make_router(router, uplink))
+                rest = entering(router.name, lambda: self._make_router(router, rules.ruleset, uplink))
                 translators = self._make_translators(router)
                 # Whatever fails: nothing of it goes on after the locks are given back.
                 guard.exception()
@@ -190,7 +208,7 @@ class NetnsNetwork:
     def remove(self, router: str) -> None:
         """Raises HostError, and removes nothing, while a tap is plugged in."""
         with self._routers[router]:
-            present = links()
+            present = self._links.now()
             own = {name for name, link in present.items() if self._owner(link.alias) == router}
             plugged = sorted(name for name, link in present.items() if link.master in own and name not in own)
             if plugged:
@@ -209,6 +227,7 @@ class NetnsNetwork:
                 self._flows.forget(router)
                 self._cables.forget(router)
                 self._seen.discard(router)
+                self._compiled.pop(router, None)
                 shutil.rmtree(self._run_dir / router, ignore_errors=True)
                 if self._directories():
                     self._load_guard()
@@ -262,13 +281,13 @@ class NetnsNetwork:
         return connection
 
     def close(self) -> None:
-        """Nothing is held."""
+        self._links.close()
 
     # --- the host's side -------------------------------------------------------------------------------------------
 
     def _make_host_side(self, router: Router) -> bool:
         """The namespaces, the bridges and the cables to them, down. Whether the router's namespace is a new one."""
-        present = links()
+        present = self._links.now()
         commands = []
         if not namespace_exists(self._edge):
             forget_namespace(self._edge)
@@ -300,7 +319,7 @@ class NetnsNetwork:
         self._cleared = True
         return fresh
 
-    def _bridge_commands(self, router: Router, present: dict[str, Link], *, fresh: bool) -> list[str]:
+    def _bridge_commands(self, router: Router, present: Mapping[str, Link], *, fresh: bool) -> list[str]:
         alias = self._alias(router.name)
         own = {name for name, link in present.items() if link.alias == alias}
         wanted = {name(segment.name) for segment in router.segments for name in _ENDS}
@@ -312,6 +331,11 @@ class NetnsNetwork:
         in_use = {link.master for name, link in present.items() if name not in own}
         stale = lost | (own - wanted - in_use)
         delete_links(sorted(stale, key=_plugs_first))
+
+        def is_set(name: str, *, master: str) -> bool:
+            link = present.get(name)
+            return link is not None and (link.alias, link.master, link.is_up) == (alias, master, True)
+
         commands = []
         for segment in router.segments:
             bridge, plug = bridge_name(segment.name), plug_name(segment.name)
@@ -323,10 +347,10 @@ class NetnsNetwork:
                     f"link add {plug} mtu {MTU_BYTES} type veth peer name {leg_name(segment.name)} "
                     f"mtu {MTU_BYTES} address {leg_mac(segment.name)} netns {router.name}"
                 )
-            commands += [
-                f"link set {bridge} alias {alias} arp off up",
-                f"link set {plug} alias {alias} master {bridge} up",
-            ]
+            if not is_set(bridge, master="") or present[bridge].has_arp:
+                commands.append(f"link set {bridge} alias {alias} arp off up")
+            if not is_set(plug, master=bridge) or plug in lost:
+                commands.append(f"link set {plug} alias {alias} master {bridge} up")
         for port in _machines(router):  # those that a bridge lost when it was removed by hand
             tap, bridge = tap_name(port.name), bridge_name(port.segment)
             if tap in present and present[tap].master != bridge:
@@ -351,11 +375,37 @@ class NetnsNetwork:
         self._load_guard()
         queues = shaping.classes(router)
         self._queues.shape(_HOST, {plug_name(segment): classes for segment, classes in queues.items()})
-        self._shortcuts.hold(router, links())
+        self._shortcuts.hold(router, self._links.now())
+
+    def _compile(self, router: Router) -> _Compiled:
+        """The rules of a plan. Most are looked at again and again as they are. The caller holds the router's lock."""
+        before = self._compiled.get(router.name)
+        if before is not None and before.router == router:
+            return before
+        share = ruleset.guard_elements(self.deployment, router)
+        made = self._compiled[router.name] = _Compiled(router, share, ruleset.router(router))
+        return made
+
+    def _write_share(self, router: str, share: str) -> None:
+        path = self._run_dir / router / _GUARD_SHARE
+        known = self._shares.get(router)
+        if known is None or known.text != share or not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            dnsmasq.write(path, share)
+            self._shares[router] = _Share(share, ruleset.read_share(share))
 
     def _load_guard(self) -> None:
-        shares = [path.read_text() for path in sorted(self._run_dir.glob(f"*/{_GUARD_SHARE}"))]
-        self._tables.load(_HOST, ruleset.guard(self.deployment, shares))
+        """Of all routers whose shares are there, those that only earlier processes knew of too."""
+        present = set(os.listdir(self._run_dir))
+        for router in self._shares.keys() - present:
+            del self._shares[router]
+        for router in present - self._shares.keys():
+            path = self._run_dir / router / _GUARD_SHARE
+            if path.exists():
+                share = path.read_text()
+                self._shares[router] = _Share(share, ruleset.read_share(share))
+        parts = {router: share.part for router, share in self._shares.items()}
+        self._tables.load(_HOST, ruleset.guard(self.deployment, parts))
 
     def _remove_host_side(self) -> None:
         """What is left when the last router has gone."""
@@ -387,9 +437,9 @@ class NetnsNetwork:
             jobs.append(entering(name, make))
         return jobs
 
-    def _make_router(self, router: Router, edge: Future[IPv4Address | None]) -> None:
+    def _make_router(self, router: Router, own: ruleset.Ruleset, edge: Future[IPv4Address | None]) -> None:
         def load() -> None:
-            self._tables.load(router.name, ruleset.router(router))
+            self._tables.load(router.name, own)
             queues = shaping.classes(router)
             self._queues.shape(router.name, {leg_name(segment): classes for segment, classes in queues.items()})
 
@@ -479,7 +529,7 @@ class NetnsNetwork:
 
     def _leaks(self, routers: set[str], ports: set[str]) -> list[tuple[str, str, str]]:
         """Kind, name, and the router that it goes with."""
-        present = links()
+        present = self._links.now()
         taps = {tap_name(port) for port in ports}
         bridges = {name for name, link in present.items() if self._owner(link.alias) and name.startswith("sn-")}
         plugged = {name for name, link in present.items() if link.master in bridges and not self._owner(link.alias)}

@@ -10,9 +10,11 @@ the same on both sides, so the contents of dynamic sets live on, and a member th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 Table = tuple[str, str]  # family and name
+Part = Mapping[str, frozenset[str]]  # elements, by set
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +47,33 @@ def _declaration(name: str, each: Set, elements: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """What one table is. A chain is its rules; that of a base chain begins with its `type ... hook ...` line."""
+    """What one table is. A chain is its rules; that of a base chain begins with its `type ... hook ...` line.
+
+    `parts` are further elements of its sets, by set, of which no two parts have one in common: what a large table has
+    of each of many owners. A difference looks at those parts alone that are not the very ones that there were.
+    """
 
     family: str
     table: str
     sets: Mapping[str, Set] = field(default_factory=dict)
     chains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
     @property
     def key(self) -> Table:
         return self.family, self.table
 
+    def elements(self, name: str) -> frozenset[str]:
+        """All of a set."""
+        own = self.sets[name].elements
+        return own.union(*(part[name] for part in self.parts.values() if name in part)) if self.parts else own
+
     def text(self) -> str:
         """The table made anew, whether it was there or not."""
         name = f"{self.family} {self.table}"
-        sets = "".join(_declaration(each, value, _listed(value.elements)) for each, value in sorted(self.sets.items()))
+        sets = "".join(
+            _declaration(each, value, _listed(self.elements(each))) for each, value in sorted(self.sets.items())
+        )
         chains = "".join(_chain(each, lines) for each, lines in self.chains.items())
         return f"table {name}\ndelete table {name}\ntable {name} {{\n{sets}{chains}}}\n"
 
@@ -88,9 +102,13 @@ def difference(old: Ruleset, new: Ruleset) -> str:
     text += [_chain(each, _hook(new.chains[each])) for each in fresh]
     text = [f"table {name} {{\n", *text, "}\n"] if text else []
     text += [f"flush chain {name} {each}\n" for each in (*changed, *dead)]
-    for each in sorted(kept):
-        text += _element_changes(name, each, old.sets[each], new.sets[each])
-    text += [_elements("add", name, each, new.sets[each].elements) for each in added if new.sets[each].elements]
+    for each, (less, more) in sorted(_element_changes(old, new, kept).items()):
+        if "interval" in new.sets[each].flags and (less or more):  # what goes may overlap what comes
+            text += [f"flush {new.sets[each].word} {name} {each}\n"]
+            less, more = set(), set(new.elements(each))
+        text += [_elements("delete", name, each, (element.partition(" : ")[0] for element in less))] if less else []
+        text += [_elements("add", name, each, more)] if more else []
+    text += [_elements("add", name, each, held) for each in added if (held := new.elements(each))]
     rules = [_chain(each, new.chains[each][len(_hook(new.chains[each])) :]) for each in (*fresh, *changed)]
     text += [f"table {name} {{\n", *rules, "}\n"] if rules else []
     text += [f"delete {old.sets[each].word} {name} {each}\n" for each in gone]
@@ -98,15 +116,20 @@ def difference(old: Ruleset, new: Ruleset) -> str:
     return "".join(text)
 
 
-def _element_changes(table: str, name: str, old: Set, new: Set) -> list[str]:
-    less, more = old.elements - new.elements, new.elements - old.elements
-    if not less and not more:
-        return []
-    if "interval" in new.flags:  # what goes may overlap what comes
-        added = [_elements("add", table, name, new.elements)] if new.elements else []
-        return [f"flush {new.word} {table} {name}\n", *added]
-    text = [_elements("delete", table, name, (each.partition(" : ")[0] for each in less))] if less else []
-    return [*text, *([_elements("add", table, name, more)] if more else [])]
+def _element_changes(old: Ruleset, new: Ruleset, names: AbstractSet[str]) -> dict[str, tuple[set[str], set[str]]]:
+    """What goes and what comes, of each of these sets."""
+    found: dict[str, tuple[set[str], set[str]]] = {}
+    for name in names:
+        was, becomes = old.sets[name].elements, new.sets[name].elements
+        found[name] = set(was - becomes), set(becomes - was)
+    for owner in old.parts.keys() | new.parts.keys():
+        before, after = old.parts.get(owner, {}), new.parts.get(owner, {})
+        if before is not after:
+            for name in names & (before.keys() | after.keys()):
+                was, becomes = before.get(name, frozenset()), after.get(name, frozenset())
+                found[name][0].update(was - becomes)
+                found[name][1].update(becomes - was)
+    return {name: (less - more, more - less) for name, (less, more) in found.items()}
 
 
 def _elements(verb: str, table: str, name: str, elements: Iterable[str]) -> str:

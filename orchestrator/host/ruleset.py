@@ -41,7 +41,15 @@ from orchestrator.host import Port, Router, Way
 from orchestrator.host import Table as RouteTable
 from orchestrator.host.edge_rules import EDGE_TABLE, TRANSLATOR_TABLE, edge, host, host_table, translator
 from orchestrator.host.flow_sets import counting_chains, declarations, flow_sets, mark, read_flows
-from orchestrator.host.guard import guard, guard_elements, guard_table, link_local, own_ipv4, own_ipv6
+from orchestrator.host.guard import (
+    guard,
+    guard_elements,
+    guard_table,
+    link_local,
+    own_ipv4,
+    own_ipv6,
+    read_share,
+)
 from orchestrator.host.links import UPLINK, leg_name, peer_name
 from orchestrator.host.nft import Ruleset, Set, Table
 from orchestrator.host.policies import (
@@ -90,6 +98,7 @@ __all__ = [
     "own_ipv4",
     "own_ipv6",
     "read_flows",
+    "read_share",
     "router",
     "translator",
 ]

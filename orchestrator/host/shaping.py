@@ -15,17 +15,18 @@ keeps bursts to the peak. Classes have no parent, so nobody borrows from anybody
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 
 from orchestrator.host import Port, Rate, Router, Segment
 from orchestrator.host.command import run
+from orchestrator.host.netlink import Queue, queue
 
 Classes = Mapping[int, Rate]  # by the minor number of the class: 1:MINOR
 
 ROOT = "1:"
-_QUEUE = f"qdisc htb {ROOT}"
+_KIND, _HANDLE = "htb", 1 << 16
 _QUANTUM_BYTES = 60_000  # sent in turn between classes that wait; unused without a parent, but HTB wants to know
 _PEAK_S = 0.001  # the peak's own bucket: so long a burst may pass at the wire's speed
 _SMALLEST_BUCKET_BYTES = 128 * 1024  # two of the largest packets that a guest hands over whole
@@ -35,7 +36,12 @@ _LONGEST_BUCKET_S = 250  # and their filling time is 32 bits of 64 ns
 
 def minor(port: Port, segment: Segment) -> int:
     """The number of a port's class: where its address is in its segment. Ranges have at most 16 bits."""
-    return int(IPv4Address(port.address)) - int(IPv4Network(segment.cidr).network_address)
+    return _place(port.address, segment.cidr)
+
+
+@lru_cache(maxsize=65536)  # plans are compiled again and again
+def _place(address: str, cidr: str) -> int:
+    return int(IPv4Address(address)) - int(IPv4Network(cidr).network_address)
 
 
 def class_of(port: Port, segment: Segment) -> str:
@@ -68,11 +74,11 @@ class Queues:
     """
 
     def __init__(self) -> None:
-        self._left: dict[tuple[str, str], tuple[dict[int, Rate], list[str]]] = {}
+        self._left: dict[tuple[str, str], tuple[dict[int, Rate], Queue | None]] = {}
 
     def shape(self, namespace: str, wanted: Mapping[str, Classes]) -> None:
         """`wanted` is by link; all are in this thread's namespace, whose name is given."""
-        found = _listing(wanted)
+        found = {link: _ours(link) for link in wanted}
         commands: list[str] = []
         changed = []
         for link, classes in wanted.items():
@@ -86,8 +92,8 @@ class Queues:
             return
         if commands:
             run(["tc", "-batch", "-"], "".join(f"{command}\n" for command in commands))
-        for link, lines in _listing(changed).items():
-            self._left[namespace, link] = (dict(wanted[link]), lines)
+        for link in changed:
+            self._left[namespace, link] = (dict(wanted[link]), _ours(link))
 
     def forget(self, namespace: str) -> None:
         """The namespace is gone, and its links with it."""
@@ -95,12 +101,17 @@ class Queues:
             self._left.pop(key, None)
 
 
-def _commands(link: str, wanted: Classes, found: list[str], before: Classes) -> list[str]:
-    is_ours = _QUEUE in found
+def _ours(link: str) -> Queue | None:
+    """The queue of a link, where it is one that was made here."""
+    found = queue(link)
+    return found if found is not None and (found.kind, found.handle) == (_KIND, _HANDLE) else None
+
+
+def _commands(link: str, wanted: Classes, found: Queue | None, before: Classes) -> list[str]:
     if not wanted:
-        return [f"qdisc delete dev {link} root"] if is_ours else []
-    present = {int(line.split()[2].partition(":")[2], 16) for line in found if line.startswith("class htb ")}
-    commands = [] if is_ours else [f"qdisc replace dev {link} root handle {ROOT} htb default 0"]
+        return [f"qdisc delete dev {link} root"] if found is not None else []
+    present = found.classes.keys() if found is not None else set()
+    commands = [] if found is not None else [f"qdisc replace dev {link} root handle {ROOT} htb default 0"]
     commands += [f"class delete dev {link} classid {ROOT}{number:x}" for number in sorted(present - wanted.keys())]
     commands += [
         f"class replace dev {link} parent {ROOT} classid {ROOT}{number:x} {options(rate)}"
@@ -108,20 +119,3 @@ def _commands(link: str, wanted: Classes, found: list[str], before: Classes) -> 
         if number not in present or before.get(number) != rate
     ]
     return commands
-
-
-def _listing(links: Iterable[str]) -> dict[str, list[str]]:
-    """What the kernel has on each link, where that is a queue of ours: a line for it and one for each class."""
-    found: dict[str, list[str]] = {link: [] for link in links}
-    queues = json.loads(run(["tc", "-j", "qdisc", "show"]) or "[]")
-    ours = [each["dev"] for each in queues if each["kind"] == "htb" and each["handle"] == ROOT and each["dev"] in found]
-    if ours:
-        questions = "".join(f"qdisc show dev {link}\nclass show dev {link}\n" for link in ours)
-        links_left = iter(ours)
-        for line in run(["tc", "-batch", "-"], questions).splitlines():
-            if line.startswith("qdisc "):
-                link = next(links_left)
-                found[link].append(_QUEUE)
-            elif line.strip():
-                found[link].append(line.strip())
-    return found

@@ -104,6 +104,8 @@ Tables = tuple[dict[bytes, bytes], dict[bytes, bytes]]  # for the two programs
 class _Held:
     """What a router's programs were made of, and their numbers, by the index of the link that has each."""
 
+    router: Router
+    shortcuts: frozenset[Shortcut]
     tables: Tables
     numbers: Mapping[int, int]
 
@@ -123,12 +125,18 @@ class Shortcuts:
         before = self._held.pop(router.name, None)
         known = set(before.numbers) if before is not None else set()
         taps = {link.index for link in present.values() if link.master in bridges or link.index in known} - plugs
-        tables = _tables(wanted(router), present)
+        shortcuts = before.shortcuts if before is not None and before.router == router else wanted(router)
+        tables = _tables(shortcuts, present)
         try:
-            if before is None or (before.tables, set(before.numbers)) != (tables, taps | plugs):
-                self._held[router.name] = _attach(tables, taps, plugs)
+            if (
+                before is not None
+                and (before.tables, set(before.numbers)) == (tables, taps | plugs)
+                and _are_attached(before.numbers)
+            ):
+                numbers = before.numbers
             else:
-                self._held[router.name] = before if _are_attached(before.numbers) else _attach(tables, taps, plugs)
+                numbers = _attach(tables, taps, plugs)
+            self._held[router.name] = _Held(router, shortcuts, tables, numbers)
         except OSError as error:
             self._explain(error)
             try:
@@ -166,7 +174,7 @@ def _octets(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
-def _attach(tables: Tables, taps: set[int], plugs: set[int]) -> _Held:
+def _attach(tables: Tables, taps: set[int], plugs: set[int]) -> dict[int, int]:
     numbers: dict[int, int] = {}
     with ExitStack() as closing:
         for code, entries, name, links in (
@@ -193,7 +201,7 @@ def _attach(tables: Tables, taps: set[int], plugs: set[int]) -> _Held:
                 except OSError as error:
                     if error.errno != errno.ENODEV:  # it has just gone
                         raise
-    return _Held(tables, numbers)
+    return numbers
 
 
 def _are_attached(numbers: Mapping[int, int]) -> bool:

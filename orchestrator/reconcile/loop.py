@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 30.0
+GIVE_WAY_S = 0.05  # to callers, who share the interpreter: many launches are taken before the first of them run
+_CALM_EACH_S = 0.005
+_OVERTAKEN = 64  # entries of the heap that nobody waits for, before it is looked whether to drop them
 
 WakeKey = tuple[str, str]  # kind, id
 
@@ -48,8 +51,12 @@ Step = Callable[[str], Next]
 
 
 class Loop:
-    def __init__(self, store: Store, steps: Mapping[str, Step], *, workers: int) -> None:
+    def __init__(
+        self, store: Store, steps: Mapping[str, Step], *, workers: int, calm: Callable[[], bool] = lambda: True
+    ) -> None:
+        """While it is not `calm`, callers wait for answers: then each step begins a little later."""
         self._store = store
+        self._calm = calm
         self._steps = dict(steps)
         self._condition = threading.Condition()
         self._heap: list[tuple[float, int, WakeKey]] = []
@@ -112,6 +119,9 @@ class Loop:
         self._due[key] = due
         self._sequence += 1
         heapq.heappush(self._heap, (due, self._sequence, key))
+        if len(self._heap) > 2 * len(self._due) + _OVERTAKEN:  # else a long timer's stay until it would have been due
+            self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
 
     def _lease(self) -> WakeKey | None:
         """The next key that is due and not being worked on; None when the loop closes."""
@@ -145,10 +155,16 @@ class Loop:
                 self._condition.wait(wait)
         return None
 
+    def _give_way(self) -> None:
+        deadline = time.monotonic() + GIVE_WAY_S
+        while not self._calm() and time.monotonic() < deadline:
+            time.sleep(_CALM_EACH_S)
+
     def _work(self) -> None:
         while (key := self._lease()) is not None:
             kind, resource_id = key
             after_s: float | None
+            self._give_way()
             try:
                 serial = self._store.wake_serial(kind, resource_id)
                 result = self._steps[kind](resource_id)

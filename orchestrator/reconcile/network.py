@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 from orchestrator.host import Network, Router
 from orchestrator.model.vpc import Vpc
 from orchestrator.reconcile.loop import Again, Done, Next
-from orchestrator.reconcile.plan import METADATA_ADDRESS, METADATA_IPV6_ADDRESS, peers, plan
+from orchestrator.reconcile.plan import METADATA_ADDRESS, METADATA_IPV6_ADDRESS, Kept, peers, plan
 from orchestrator.store import Store
 
 LOOK_EACH_S = 30.0  # at what is on the host: damage that nobody reports is mended then
@@ -102,6 +102,7 @@ class Networks:
         self._tickets = count(1)
         self._served: dict[str, int] = {}  # all tickets up to this one, by what was applied last
         self._applied: dict[str, Router] = {}
+        self._kept: dict[str, Kept] = {}
 
     def step(self, vpc_id: str) -> Next:
         """Look at the host and mend what differs, whatever was applied before."""
@@ -134,10 +135,11 @@ class Networks:
     def _make(self, vpc_id: str, *, trust: bool) -> bool:
         """Whether it is on the host now. The caller holds its lock."""
         ticket = next(self._tickets)
-        router = plan(self._store, vpc_id)
+        router = plan(self._store, vpc_id, self._kept.setdefault(vpc_id, Kept()))
         before = self._applied.get(vpc_id)
         if router is None:
             self._applied.pop(vpc_id, None)
+            self._kept.pop(vpc_id, None)
             self._doorway.shut(vpc_id)
             self._network.remove(vpc_id)
         elif not trust or before != router:

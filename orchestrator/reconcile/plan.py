@@ -9,8 +9,8 @@ only while both are on the host. What rows refer to and is not there is left out
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 
 from orchestrator.host import (
@@ -73,13 +73,38 @@ _PROTOCOLS = {"1": "icmp", "6": "tcp", "17": "udp", "58": "icmpv6"}
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
 
 
-def plan(rows: Rows, vpc_id: str) -> Router | None:
-    """The router of a VPC; None when nothing is plugged into it."""
+def plan(rows: Rows, vpc_id: str, kept: Kept | None = None) -> Router | None:
+    """The router of a VPC; None when nothing is plugged into it. What was `kept` of its last plan makes the next one
+    cheaper, and changes nothing of it."""
     found = rows.get(Vpc, vpc_id)
-    if found is None:
+    plugs = _plugs(rows, vpc_id) if found is not None else []
+    if found is None or not plugs:
         return None
-    plugs = _plugs(rows, vpc_id)
-    return _Draft(rows, found, plugs).router() if plugs else None
+    return _Draft(rows, found, plugs, kept if kept is not None else Kept()).router()
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A port as it was made, what it was made of besides its rows, and the names of its own."""
+
+    plug: _Plug
+    rest: tuple[object, ...]
+    port: Port
+    private_names: tuple[Record, ...]
+    resource_names: tuple[Record, ...]
+
+    def is_of(self, plug: _Plug, rest: tuple[object, ...]) -> bool:
+        """Rows never change: another revision is another row."""
+        return self.plug.interface is plug.interface and self.plug.instance is plug.instance and self.rest == rest
+
+
+@dataclass(slots=True)
+class Kept:
+    """The ports of a VPC's last plan, by name: those whose rows are the very ones that they were are used again, so
+    that a launch costs one port and not as many as there are. Also, two plans are compared in no time where they share
+    their ports. Whoever makes plans of a VPC one after the other keeps one of these for it."""
+
+    made: dict[str, _Made] = field(default_factory=dict)
 
 
 def peers(rows: Rows, vpc_id: str) -> list[str]:
@@ -126,7 +151,7 @@ def _nat_gateways(rows: Rows, vpc_id: str) -> Iterator[NatGateway]:
 class _Draft:
     """One plan while it is made: what several of its parts ask for is found once."""
 
-    def __init__(self, rows: Rows, vpc: Vpc, plugs: Sequence[_Plug]) -> None:
+    def __init__(self, rows: Rows, vpc: Vpc, plugs: Sequence[_Plug], kept: Kept) -> None:
         self.rows = rows
         self.vpc = vpc
         self.plugs = plugs
@@ -147,6 +172,7 @@ class _Draft:
         for plug in self.plugs:
             if plug.instance is not None:
                 self.siblings[plug.instance.id] = self.siblings.get(plug.instance.id, 0) + 1
+        self.made = kept.made = {plug.interface.id: self._make(plug, kept.made) for plug in self.plugs}
 
     def router(self) -> Router:
         policies = tuple(self._policies())
@@ -156,7 +182,7 @@ class _Draft:
             name=self.vpc.id,
             cidrs=_ranges(self.vpc),
             segments=segments,
-            ports=tuple(self._port(plug) for plug in self.plugs),
+            ports=tuple(each.port for each in self.made.values()),
             policies=policies,
             address_sets=tuple(AddressSet(name=name, addresses=held) for name, held in sorted(self.addresses.items())),
             acls=tuple(_acl(acl) for acl in self.acls if acl.id in wanted_acls),
@@ -187,7 +213,27 @@ class _Draft:
                 acl=acl.id if acl and not _is_open(acl, ipv6=bool(subnet.ipv6_cidrs)) else "",
             )
 
-    def _port(self, plug: _Plug) -> Port:
+    def _make(self, plug: _Plug, before: Mapping[str, _Made]) -> _Made:
+        interface, instance = plug.interface, plug.instance
+        rest = (
+            self.vpc.region,
+            self._public(interface) if self.gateways else (),
+            tuple(group for group in interface.groups if group in self.groups) if instance else (),
+            _rate(instance.instance_type, self.siblings[instance.id]) if instance else None,
+            not self.logged.isdisjoint((interface.id, interface.subnet_id, interface.vpc_id)),
+        )
+        made = before.get(interface.id)
+        if made is not None and made.is_of(plug, rest):
+            return made
+        names = (Record(name=private_dns_name(each, self.vpc.region), address=each) for each in interface.private_ips)
+        port = self._port(plug, *rest[1:])
+        if made is not None and made.port == port:
+            port = made.port
+        return _Made(plug, rest, port, tuple(names), tuple(self._resource_names(plug)))
+
+    def _port(
+        self, plug: _Plug, public: tuple[tuple[str, str], ...], policies: tuple[str, ...], rate: Rate | None, log: bool
+    ) -> Port:
         interface, instance = plug.interface, plug.instance
         return Port(
             name=interface.id,
@@ -197,11 +243,11 @@ class _Draft:
             more_addresses=(*interface.more_private_ips, *(each for each in interface.prefixes if ":" not in each)),
             ipv6_addresses=interface.ipv6_addresses,
             host_name=self._host_name(plug),
-            public=self._public(interface) if self.gateways else (),
+            public=public,
             check_addresses=instance is not None and interface.source_dest_check,
-            policies=tuple(group for group in interface.groups if group in self.groups) if instance else (),
-            rate=_rate(instance.instance_type, self.siblings[instance.id]) if instance else None,
-            log=not self.logged.isdisjoint((interface.id, interface.subnet_id, interface.vpc_id)),
+            policies=policies,
+            rate=rate,
+            log=log,
             translator=instance is None,
         )
 
@@ -373,11 +419,10 @@ class _Draft:
     def _records(self) -> Iterator[Record]:
         """Private names first: an address resolves back to the first that it has."""
         yield Record(name=f"instance-data.{domain_name(self.vpc.region)}", address=METADATA_ADDRESS)
-        for plug in self.plugs:
-            for address in plug.interface.private_ips:
-                yield Record(name=private_dns_name(address, self.vpc.region), address=address)
-        for plug in self.plugs:
-            yield from self._resource_names(plug)
+        for each in self.made.values():
+            yield from each.private_names
+        for each in self.made.values():
+            yield from each.resource_names
         if self.vpc.enable_dns_hostnames:
             yield from self._public_names(self.plugs, self.vpc)
         yield from self._chosen_names()
@@ -405,7 +450,7 @@ class _Draft:
         """Those that owners gave to their Elastic IPs, and that these resolve back to."""
         for plug in self.plugs:
             held = self.rows.all(ElasticIp, interface_id=plug.interface.id)
-            for address in sorted(held, key=lambda address: address.id):
+            for address in sorted(held, key=lambda address: address.id) if held else ():
                 if address.domain_name:
                     yield Record(name=address.domain_name.rstrip("."), address=address.public_ip)
 

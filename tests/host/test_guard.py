@@ -107,7 +107,8 @@ def plug_in(stage: ExitStack, guarded: Port, *, shortcuts: bool = False) -> Link
             domain="ec2.internal",
             resolver=RESOLVER,
         )
-        Tables().load(namespace, ruleset.guard("0f3c5a7e", [ruleset.guard_elements("0f3c5a7e", plan)]))
+        share = ruleset.read_share(ruleset.guard_elements("0f3c5a7e", plan))
+        Tables().load(namespace, ruleset.guard("0f3c5a7e", {plan.name: share}))
         ip(
             [
                 f"link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",

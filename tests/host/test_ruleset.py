@@ -212,7 +212,8 @@ FULL = replace(
 
 
 def guard_of(*plans: Router) -> Ruleset:
-    return ruleset.guard(DEPLOYMENT, [ruleset.guard_elements(DEPLOYMENT, plan) for plan in plans])
+    shares = {plan.name: ruleset.guard_elements(DEPLOYMENT, plan) for plan in plans}
+    return ruleset.guard(DEPLOYMENT, {name: ruleset.read_share(share) for name, share in shares.items()})
 
 
 def configuration(router: Router, upstream: str = "") -> str:
@@ -323,7 +324,7 @@ def test_a_member_that_leaves_touches_elements_only() -> None:
 def test_the_guards_of_two_routers_are_one() -> None:
     other = replace(ROUTER, name="vpc-0b", ports=(port(40, BACK, ()),))
     both, one = guard_of(FULL, other), guard_of(FULL)
-    assert both.sets["ports"].elements - one.sets["ports"].elements == {'"eni-40012345678"'}
+    assert both.elements("ports") - one.elements("ports") == {'"eni-40012345678"'}
     assert guard_of(other, FULL) == both
 
 
@@ -333,16 +334,16 @@ def test_a_share_of_an_earlier_version_can_be_read() -> None:
         'add element bridge orc_0f3c5a7e addresses { "eni-1" . 10.0.0.4, "eni-2" . 10.0.0.5 }\n'
         'add element bridge orc_0f3c5a7e claims { "eni-1" . 02:00:00:00:00:0a . 10.0.0.4 }\n'
     )
-    read = ruleset.guard(DEPLOYMENT, [share])
-    assert read.sets["ports"].elements == {'"eni-1"', '"eni-2"'}
-    assert read.sets["addresses"].elements == {'"eni-1" . 10.0.0.4', '"eni-2" . 10.0.0.5'}
-    assert "claims" not in read.sets
+    assert ruleset.read_share(share) == {
+        "ports": {'"eni-1"', '"eni-2"'},
+        "addresses": {'"eni-1" . 10.0.0.4', '"eni-2" . 10.0.0.5'},
+    }
 
 
 @pytest.mark.parametrize("share", ["ports", "add element bridge orc_0f3c5a7e strangers { 1 }", "{}"])
 def test_a_share_that_is_none_is_an_error(share: str) -> None:
     with pytest.raises(HostError, match="no line of a router's share"):
-        ruleset.guard(DEPLOYMENT, [share])
+        ruleset.read_share(share)
 
 
 def test_the_link_local_address_follows_from_the_hardware_address() -> None:

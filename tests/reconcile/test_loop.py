@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from orchestrator.host import HostError
 from orchestrator.model.account import Account
-from orchestrator.reconcile.loop import Again, Done, Loop, Next
+from orchestrator.reconcile.loop import GIVE_WAY_S, Again, Done, Loop, Next
 from orchestrator.store import Store, StoreUnavailable
 from tests.conftest import Clock
 
@@ -152,6 +153,25 @@ def test_a_timer_set_from_outside_waits_and_gives_way_to_a_wake_up(store: Store,
     loop.stop()
 
 
+def test_timers_that_were_overtaken_are_not_kept(store: Store) -> None:
+    """What is looked at again and again before its long timer is due leaves one entry, and no timer is lost."""
+    seen: Counter[str] = Counter()
+
+    def step(name: str) -> Next:
+        seen[name] += 1
+        return Again(3600)
+
+    loop = run(store, step, workers=1)
+    loop.wake(Account.KIND, "another", after_s=1800)
+    for number in range(1, 501):
+        loop.wake(Account.KIND, "often")
+        until(lambda wanted=number: seen["often"] == wanted)
+    until(loop.idle)
+    assert len(loop._heap) < 100
+    assert {key[1] for _, _, key in loop._heap} == {"often", "another"}
+    loop.stop()
+
+
 def test_many_resources_at_once(store: Store, clock: Clock) -> None:
     seen: set[str] = set()
     loop = run(store, lambda name: seen.add(name) or Done())
@@ -214,3 +234,21 @@ def test_what_is_woken_together_is_worked_on_together(store: Store) -> None:
     until(lambda: not together.broken and together.n_waiting == 0 and loop.idle())
     loop.stop()
     assert not together.broken
+
+
+def test_whoever_waits_for_an_answer_goes_first_but_not_for_ever(store: Store, clock: Clock) -> None:
+    calm: list[str] = []
+    began: list[float] = []
+    step = {Account.KIND: lambda name: began.append(time.monotonic()) or Done()}
+    loop = Loop(store, step, workers=1, calm=lambda: bool(calm))
+    loop.start()
+    woken = time.monotonic()
+    wake(store, clock)
+    until(lambda: bool(began))
+    assert began[0] - woken >= GIVE_WAY_S
+    calm.append("now")
+    woken = time.monotonic()
+    wake(store, clock, "2")
+    until(lambda: len(began) == 2)
+    assert began[1] - woken < GIVE_WAY_S
+    loop.stop()

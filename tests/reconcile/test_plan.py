@@ -28,6 +28,7 @@ from orchestrator.model.vpc import (
     InternetGateway,
     NatGateway,
     NetworkAcl,
+    NetworkInterface,
     PeeringConnection,
     PrefixEntry,
     PrefixList,
@@ -38,7 +39,7 @@ from orchestrator.model.vpc import (
     VpcEndpoint,
 )
 from orchestrator.model.vpc import Route as RouteRow
-from orchestrator.reconcile.plan import PLUGGED, peers, plan
+from orchestrator.reconcile.plan import PLUGGED, Kept, peers, plan
 from tests.reconcile.rows import OWNED, Rows, group, interface, machine, peering, subnet, vpc
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -471,12 +472,39 @@ def test_any_rows_come_to_a_plan_that_names_only_what_is_there(data: st.DataObje
             coherent(router)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_what_is_kept_of_a_plan_changes_nothing_of_the_next_one(data: st.DataObject) -> None:
+    first = rich().everything()
+    kept = {name: Kept() for name in ("red", "green", "blue")}
+    for _ in range(3):
+        gone = data.draw(st.sets(st.sampled_from(range(len(first))), max_size=6))
+        rows = Rows(*(_disturbed(data, row) for number, row in enumerate(first) if number not in gone))
+        for name, last in kept.items():
+            assert plan(rows, f"vpc-{name}", last) == plan(rows, f"vpc-{name}")
+
+
+def test_ports_whose_rows_are_as_they_were_are_used_again() -> None:
+    rows, kept = rich(), Kept()
+    before = plan(rows, "vpc-red", kept)
+    web = rows.get(NetworkInterface, "eni-web")
+    assert before is not None and web is not None
+    rows.put(replace(web, source_dest_check=False))
+    after = plan(rows, "vpc-red", kept)
+    assert after is not None
+    same = [one.name for one, other in zip(before.ports, after.ports, strict=True) if one is other]
+    assert same == [port.name for port in before.ports if port.name != "eni-web"]
+
+
 def _disturbed(data: st.DataObject, row: Resource) -> Any:
     if data.draw(st.integers(0, 3)) != 0:
         return row
     match row:
         case Instance():
             return replace(row, state=data.draw(st.sampled_from(State)))
+        case NetworkInterface():
+            groups = data.draw(st.lists(st.sampled_from(["sg-web", "sg-db", "sg-gone"]), unique=True))
+            return replace(row, groups=tuple(groups), source_dest_check=data.draw(st.booleans()))
         case NatGateway():
             return replace(row, state=data.draw(st.sampled_from(["pending", "available", "deleting", "deleted"])))
         case PeeringConnection():
