@@ -107,7 +107,7 @@ def quickstart(context: click.Context, /, yes: bool, image: str, instance_type: 
 @cli.command()
 @click.option("--yes", "-y", is_flag=True, help="do not ask")
 @click.option("--keep-controller", is_flag=True, help="let the controller run on")
-@click.option("--purge", is_flag=True, help="also remove the state directory: images, volumes, credentials")
+@click.option("--purge", is_flag=True, help="also remove the state: images, volumes, credentials")
 @_with_keys
 @click.pass_context
 def down(context: click.Context, /, yes: bool, keep_controller: bool, purge: bool, **flags: Any) -> None:

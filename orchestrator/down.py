@@ -1,6 +1,8 @@
 """`orc down`: ends everything of a deployment, and looks that nothing of it stays on the host.
 
-instances -> leftovers -> controller -> (with --purge) the state directory
+instances -> leftovers -> controller -> (with --purge) the state: its directory, its tables on a server
+
+What says that a directory is a state directory goes last, so that a purge which was cut off can be run again.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import sys
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -56,6 +59,7 @@ class Down:
 
     def run(self) -> int:
         if not doctor.state_exists(self.config) and self.background.pid() is None:
+            self._check_store_is_named()
             self.progress.say(f"There is nothing in {self.config.state_dir} to end.")
             return 0
         if self.config.host != "memory" and os.geteuid() != 0:
@@ -83,7 +87,14 @@ class Down:
                 with closing(open_store(self.config)) as store:
                     alive = [i for i in store.all(Instance) if i.state != State.TERMINATED]
             except StoreError as error:
-                raise DownError(f"the state cannot be opened: {error}") from error
+                if self.extent.purge and self._nothing_but_mark():
+                    return None
+                again = (
+                    "\nNothing was ended or removed. Run it again once the server answers"
+                    if self.config.store_url
+                    else ""
+                )
+                raise DownError(f"the state cannot be opened: {error}{again}") from error
             if not alive:
                 return None
         with self.progress.step("controller", "looking") as say:
@@ -175,11 +186,31 @@ class Down:
         if not database.exists(directory, url) or directory.is_symlink():
             wanted = database.MARK if url else database.FILE
             raise DownError(f"{directory} does not look like a state directory (no {wanted}); left alone")
-        if not self._confirm(f"Remove {directory} with all images, volumes and credentials in it?"):
+        tables = f", and what the controller has in {database.shown(url)}" if url else ""
+        if not self._confirm(f"Remove {directory} with all images, volumes and credentials in it{tables}?"):
             raise DownError(f"{directory} is left as it is")
         with self.progress.step("state", f"removing {directory}") as say:
+            try:
+                with database.removing(directory, url, may_be_gone=self._nothing_but_mark()):
+                    _empty(directory, but=_last_files(url))
+            except StoreError as error:
+                raise DownError(f"{error}\n{directory} is not removed: run it again once that is mended") from error
             shutil.rmtree(directory)
-            say(f"{directory} is removed" + (f"; {database.shown(url)} is left: drop it" if url else ""))
+            left = f", and its tables in {database.shown(url)}; the database itself is left" if url else ""
+            say(f"{directory} is removed{left}")
+
+    def _nothing_but_mark(self) -> bool:
+        """Whether all that is left of the state directory is what goes last."""
+        directory, last = self.config.state_dir, _last_files(self.config.store_url)
+        return directory.is_dir() and {path.name for path in directory.iterdir()} <= last
+
+    def _check_store_is_named(self) -> None:
+        """What is in the state directory may be a store of the other sort."""
+        url, directory = self.config.store_url, self.config.state_dir
+        if url and database.exists(directory):
+            raise DownError(f"{directory} has a store of its own ({database.FILE}): leave store.url out")
+        if not url and (directory / database.MARK).is_file():
+            raise DownError(f"the state of {directory} is in a PostgreSQL database: set store.url")
 
     def _confirm(self, question: str) -> bool:
         if self.extent.yes or os.environ.get("CI"):
@@ -187,6 +218,22 @@ class Down:
         if not sys.stdin.isatty():
             raise DownError(f"{question} Nobody is there to ask: run again with --yes")
         return click.confirm(question)
+
+
+def _last_files(url: str) -> frozenset[str]:
+    """What says that a directory is a state directory, and what comes with opening it."""
+    lock = str(Path(database.FILE).with_suffix(".lock"))
+    return frozenset({lock, database.MARK} if url else {lock, *(database.FILE + end for end in ("", "-wal", "-shm"))})
+
+
+def _empty(directory: Path, *, but: frozenset[str]) -> None:
+    for path in directory.iterdir():
+        if path.name in but:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _title(instance: dict[str, Any]) -> str:

@@ -1,6 +1,10 @@
 """The rows of the store in memory: for each kind its resources by id, and the indexes that find them.
 
-The store's file (or server) is the truth; what is here is its decoded copy, changed when a commit is done.
+The store's file (or server) is the truth; what is here is its decoded copy, changed when a commit is done. One thread
+changes it and others read meanwhile without a lock, so the order of steps is what they can rely on:
+
+    a row that is found by its id is found by every index, at each instant; one that moves from a value to another is
+    for a moment found by both, in its old revision and its new one, and never by neither
 """
 
 from __future__ import annotations
@@ -20,13 +24,16 @@ class Table:
 
     def put(self, resource: Resource) -> None:
         old = self.rows.get(resource.id)
+        left: list[tuple[dict[Hashable, dict[str, Resource]], tuple[Hashable, ...]]] = []
         for name, index in self.indexes.items():
             values = values_of(resource, name)
-            if old is not None and (before := values_of(old, name)) != values:
-                self._unindex(index, before, old.id)
             for value in values:
                 index.setdefault(value, {})[resource.id] = resource
+            if old is not None and (before := values_of(old, name)) != values:
+                left.append((index, tuple(value for value in before if value not in values)))
         self.rows[resource.id] = resource
+        for index, values in left:
+            self._unindex(index, values, resource.id)
 
     def delete(self, resource_id: str) -> None:
         old = self.rows.pop(resource_id, None)

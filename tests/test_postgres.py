@@ -27,7 +27,7 @@ from orchestrator.__main__ import cli
 from orchestrator.backup import BackupError, backup, restore
 from orchestrator.config import Config, ConfigError, load
 from orchestrator.database import MARK
-from orchestrator.host.checks import Standing
+from orchestrator.host.findings import Standing
 from orchestrator.model.key_pair import KeyPair
 from orchestrator.model.vpc import Vpc
 from orchestrator.store import SCHEMA_VERSION, Store, StoreError, StoreLost, StoreUnavailable

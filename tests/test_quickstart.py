@@ -30,7 +30,7 @@ from orchestrator.cli.session import key_file
 from orchestrator.config import KEYS, Config, load
 from orchestrator.controller import open_store
 from orchestrator.down import Down, Extent
-from orchestrator.host.checks import Finding, Standing
+from orchestrator.host.findings import Finding, Standing
 from orchestrator.progress import Progress
 from orchestrator.quickstart import (
     Api,

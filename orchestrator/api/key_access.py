@@ -58,17 +58,21 @@ _FREE_OF_CONTEXT: Final = ("CreateGrant", "RetireGrant", "DescribeKey")  # which
 def authorise(call: Call) -> None:
     """Raise AccessDenied (or its like) unless the caller may do this with every key that the request is about."""
     for target in key_targets(call):
-        if target.key is None:
-            if target.elsewhere:
-                raise _elsewhere(call, target)
-            continue
-        action = target.action or f"{call.service}:{call.action}"
-        verdict = judge(call, target.key, action, target.context)
-        if verdict.decision is Decision.ALLOWED or _may_retire(call, target.key, action):
-            continue
-        if target.key.account != call.account:
+        if target.key is not None:
+            check(call, target.key, target)
+        elif target.elsewhere:
             raise _elsewhere(call, target)
-        raise refusal(call, Request(action, target.key.arn, target.context), verdict)
+
+
+def check(call: Call, key: Key, target: Target) -> None:
+    """Raise AccessDenied (or its like) unless the caller may do with `key` what `target` says."""
+    action = target.action or f"{call.service}:{call.action}"
+    verdict = judge(call, key, action, target.context)
+    if verdict.decision is Decision.ALLOWED or _may_retire(call, key, action):
+        return
+    if key.account != call.account:
+        raise _elsewhere(call, target)
+    raise refusal(call, Request(action, key.arn, target.context), verdict)
 
 
 def judge(call: Call, key: Key, action: str, context: Facts, *, grants: bool = True) -> Verdict:

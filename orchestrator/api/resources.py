@@ -419,12 +419,19 @@ def _shredded(call: Call) -> Iterator[Target]:
 
 
 def _used_keys(call: Call) -> Iterator[Target]:
-    """EC2 uses a customer's key by a grant, which its caller must be able to make; its own default key needs none."""
+    """Those that a request names. What it uses without a name is asked for where that is known: `ec2/encryption.py`."""
     for named in {value for member, value in _strings(call.params) if member == "KmsKeyId"}:
         key = find_named(call.db, call.account, call.region, named)
         if key is not None and key.manager != "AWS":
-            facts = {**_key_facts(call, key), "kms:viaservice": (f"ec2.{call.region}.amazonaws.com",)}
-            yield Target(key.arn, {**facts, "kms:grantisforawsresource": ("true",)}, "kms:CreateGrant", key)
+            yield key_use(call, key)
+
+
+def key_use(call: Call, key: Key, action: str = "kms:CreateGrant") -> Target:
+    """EC2 uses a customer's key by a grant, which its caller must be able to make; its own default key needs none."""
+    facts = {**_key_facts(call, key), "kms:viaservice": (f"ec2.{key.region}.amazonaws.com",)}
+    if action == "kms:CreateGrant":
+        facts["kms:grantisforawsresource"] = ("true",)
+    return Target(key.arn, facts, action, key)
 
 
 # --- IAM --------------------------------------------------------------------------------------------------------------

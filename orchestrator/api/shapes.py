@@ -62,10 +62,13 @@ class Fragment:
     """Stands for a structure in a list of an answer; its text is kept under `key`, and `build` is called on a miss.
 
     The key must name everything that the structure shows: the resource, its revision, and those of all else in it.
+    Where `build` reads what may have changed since the key was made, `anew` gives the fragment to take on a miss: one
+    whose key is of what it builds, which is kept under that key and no other.
     """
 
     key: Hashable
     build: Callable[[], dict[str, Any]]
+    anew: Callable[[], Fragment] | None = None
 
 
 class FragmentCache:
@@ -414,11 +417,11 @@ class Protocol(ABC):
         def write_any(item: Any) -> str:
             if item.__class__ is not Fragment:
                 return write_item(item)
-            key = (home, item.key)
-            text = fragments.get(key)
+            text = fragments.get((home, item.key))
             if text is None:
-                text = write_item(item.build())
-                fragments.put(key, text)
+                made = item.anew() if item.anew is not None else item
+                text = write_item(made.build())
+                fragments.put((home, made.key), text)
             return text
 
         def write(value: Any) -> list[str]:

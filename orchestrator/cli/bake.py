@@ -9,7 +9,8 @@
                                                        +---> a check fails: it is removed
 
 Whatever happens, Ctrl-C too, the builder, the tester, their key pair and the half-made image are gone at the end. A
-step that fails leaves its log, and with --keep also the machines, to log into.
+step that fails leaves its log, and with --keep also the machines, to log into. What could not be taken away, since the
+bake was killed or the controller had gone, the next bake of the pipeline takes away (`bake_leftovers.py`).
 
 An image is found again by its tags: `orc:bake` names the pipeline, `orc:recipe` is the recipe's digest.
 """
@@ -22,22 +23,23 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.arguments import with_client
+from orchestrator.cli.bake_leftovers import RUN_TAG, Run, begin_run, remove_leftovers
 from orchestrator.cli.bake_recipe import Recipe, Step, read_recipe
-from orchestrator.cli.client import APIError, Client, NotFound
+from orchestrator.cli.client import Client
 from orchestrator.cli.guest import own_command
 from orchestrator.cli.launch import BAKE_TAG, find_image
 from orchestrator.cli.output import note, text
 from orchestrator.cli.power import wait_until
-from orchestrator.cli.session import data_dir, key_file, known_hosts_file, write_private
+from orchestrator.cli.session import key_file, known_hosts_file, write_private
 from orchestrator.cli.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -130,14 +132,42 @@ def _bake(client: Client, recipe: Recipe, *, force: bool, keep: bool, timeout_s:
     else:
         source = find_image(client, recipe.source_name)
     digest = recipe.digest(source["ImageId"])
-    known = _baked(client, recipe, digest)
-    if known is not None and not force:
+    cut_off = remove_leftovers(client, recipe.name)
+    known = None if force else _known(client, recipe, digest)
+    if known is not None:
+        if cut_off:
+            _forget_old(client, recipe)
         note(f"{recipe.name}: nothing has changed since {known['Name']}")
         return str(known["ImageId"])
-    with _log_of(recipe) as log, Bake(client, recipe, source, log, keep=keep, timeout_s=timeout_s) as run:
-        image_id = run.bake(digest)
-    _forget_old(client, recipe)
+    with (
+        begin_run(recipe.name) as run,
+        Bake(client, recipe, source, run, keep=keep, timeout_s=timeout_s) as baking,
+    ):
+        image_id = baking.bake(digest)
+        _forget_old(client, recipe)
     return image_id
+
+
+def _known(client: Client, recipe: Recipe, digest: str) -> dict[str, Any] | None:
+    """The image of exactly this recipe. One that is still being made, by a bake that was killed after it had asked for
+    that or by another one, is waited for."""
+    made = [each for each in _versions(client, recipe, "pending") if _tag(each, RECIPE_TAG) == digest]
+    if made:
+        note(f"{recipe.name}: {made[-1]['Name']} is being made")
+        with suppress(StepFailed):
+            wait_for_image(client, recipe, made[-1]["ImageId"])
+    return _baked(client, recipe, digest)
+
+
+def wait_for_image(client: Client, recipe: Recipe, image_id: str) -> None:
+    def look() -> bool | None:
+        [image] = client.ec2("DescribeImages", ImageIds=[image_id])["Images"]
+        if image["State"] in ("pending", "available"):
+            return True if image["State"] == "available" else None
+        reason = image.get("StateReason", {}).get("Message", "no reason is known")
+        raise StepFailed(f"{recipe.name}: the image {image_id} is {image['State']}: {reason}")
+
+    wait_for(look, f"the image {image_id}", IMAGE_TIMEOUT_S)
 
 
 def _baked(client: Client, recipe: Recipe, digest: str) -> dict[str, Any] | None:
@@ -146,9 +176,9 @@ def _baked(client: Client, recipe: Recipe, digest: str) -> dict[str, Any] | None
     return found[-1] if found else None
 
 
-def _versions(client: Client, recipe: Recipe) -> list[dict[str, Any]]:
+def _versions(client: Client, recipe: Recipe, state: str = "available") -> list[dict[str, Any]]:
     """The images of a pipeline, oldest first."""
-    filters = [{"Name": f"tag:{BAKE_TAG}", "Values": [recipe.name]}, {"Name": "state", "Values": ["available"]}]
+    filters = [{"Name": f"tag:{BAKE_TAG}", "Values": [recipe.name]}, {"Name": "state", "Values": [state]}]
     found = client.pages("DescribeImages", "Images", Owners=["self"], Filters=filters)
     return sorted(found, key=lambda image: (str(image["CreationDate"]), image["Name"]))
 
@@ -166,24 +196,6 @@ def _forget_old(client: Client, recipe: Recipe) -> None:
         client.ec2("DeregisterImage", ImageId=old["ImageId"], DeleteAssociatedSnapshots=True)
 
 
-@contextmanager
-def _log_of(recipe: Recipe) -> Iterator[IO[str]]:
-    """A file for what the steps say. It stays when one fails, which the error then says."""
-    folder = data_dir() / "bakes"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / f"{recipe.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.log"
-    with path.open("x", encoding="utf-8") as log:
-        try:
-            yield log
-        except click.ClickException:
-            note(f"the log is {path}")
-            raise
-        except BaseException:
-            path.unlink()
-            raise
-    path.unlink()
-
-
 @dataclass(frozen=True, slots=True)
 class Machine:
     """An instance of a bake, and how to get into it."""
@@ -197,18 +209,21 @@ class Bake:
     """One run of a recipe. Leaving it takes away whatever it has made that is not to stay."""
 
     def __init__(
-        self, client: Client, recipe: Recipe, source: dict[str, Any], log: IO[str], *, keep: bool, timeout_s: float
+        self, client: Client, recipe: Recipe, source: dict[str, Any], run: Run, *, keep: bool, timeout_s: float
     ) -> None:
         self._client = client
         self._recipe = recipe
         self._source = source
-        self._log = log
+        self._this = run
+        self._log = run.log
         self._keep = keep
         self._timeout_s = timeout_s
         self._began = time.monotonic()
         self._leaving = ExitStack()
         self._name = f"{recipe.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         self._pair = f"bake-{self._name}-{os.urandom(3).hex()}"
+        self._run_tag = {RUN_TAG: run.id}
+        self._made: list[str] = []
 
     def __enter__(self) -> Bake:
         return self
@@ -216,6 +231,8 @@ class Bake:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, click.ClickException) and self._keep:
             self._leaving.pop_all()
+            # The next bake is not to take away what somebody looks at.
+            self._quietly("DeleteTags", Resources=self._made, Tags=[{"Key": RUN_TAG}])
             return
         self._leaving.close()
 
@@ -237,10 +254,11 @@ class Bake:
             InstanceId=builder.id,
             Name=f"{self._name} (untried)",
             Description=recipe.description,
-            TagSpecifications=_tags("image", {"orc:untried": recipe.name}),
+            TagSpecifications=_tags("image", {"orc:untried": recipe.name, **self._run_tag}),
         )["ImageId"]
+        self._made.append(made)
         self._leaving.callback(self._quietly, "DeregisterImage", ImageId=made, DeleteAssociatedSnapshots=True)
-        self._wait_image(made)
+        wait_for_image(client, recipe, made)
         if recipe.checks:
             tester = self._launch(made, "tester")
             for line in recipe.checks:
@@ -258,7 +276,7 @@ class Bake:
         )["ImageId"]
         with ExitStack() as undo:
             undo.callback(self._quietly, "DeregisterImage", ImageId=named, DeleteAssociatedSnapshots=True)
-            self._wait_image(named)
+            wait_for_image(client, recipe, named)
             undo.pop_all()
         self._say(f"done: {named}")
         return str(named)
@@ -266,9 +284,15 @@ class Bake:
     # --- its machines ---
 
     def _make_key(self) -> None:
-        material = self._client.ec2("CreateKeyPair", KeyName=self._pair, KeyType="ed25519")["KeyMaterial"]
+        pair = self._client.ec2(
+            "CreateKeyPair",
+            KeyName=self._pair,
+            KeyType="ed25519",
+            TagSpecifications=_tags("key-pair", self._run_tag),
+        )
+        self._made.append(pair["KeyPairId"])
         self._leaving.callback(self._quietly, "DeleteKeyPair", KeyName=self._pair)
-        write_private(key_file(self._pair), material)
+        write_private(key_file(self._pair), pair["KeyMaterial"])
         self._leaving.callback(key_file(self._pair).unlink, missing_ok=True)
 
     def _launch(self, image_id: str, role: str) -> Machine:
@@ -281,7 +305,9 @@ class Bake:
             "MaxCount": 1,
             "KeyName": self._pair,
             "ClientToken": os.urandom(16).hex(),
-            "TagSpecifications": _tags("instance", {"Name": f"{role} of {recipe.name}", "orc:baking": recipe.name}),
+            "TagSpecifications": _tags(
+                "instance", {"Name": f"{role} of {recipe.name}", "orc:baking": recipe.name, **self._run_tag}
+            ),
         }
         if recipe.volume_size and role == "builder":
             device = self._source.get("RootDeviceName", "/dev/xvda")
@@ -291,6 +317,7 @@ class Bake:
 
             asked["UserData"] = b64encode((recipe.folder / recipe.user_data_file).read_bytes()).decode()
         instance_id = client.ec2("RunInstances", **asked)["Instances"][0]["InstanceId"]
+        self._made.append(instance_id)
         self._leaving.callback(known_hosts_file(instance_id).unlink, missing_ok=True)
         self._leaving.callback(self._quietly, "TerminateInstances", InstanceIds=[instance_id])
         wait_until(client, [instance_id], "ssh", BOOT_TIMEOUT_S)
@@ -320,16 +347,6 @@ class Bake:
 
         with logged_in(self._client, Login(machine.id, machine.user, machine.key)) as transport:
             yield transport
-
-    def _wait_image(self, image_id: str) -> None:
-        def look() -> bool | None:
-            [image] = self._client.ec2("DescribeImages", ImageIds=[image_id])["Images"]
-            if image["State"] in ("pending", "available"):
-                return True if image["State"] == "available" else None
-            reason = image.get("StateReason", {}).get("Message", "no reason is known")
-            raise StepFailed(f"{self._recipe.name}: the image {image_id} is {image['State']}: {reason}")
-
-        wait_for(look, f"the image {image_id}", IMAGE_TIMEOUT_S)
 
     # --- its steps ---
 
@@ -432,8 +449,9 @@ class Bake:
         """On the way out: what is gone already is as it should be, and another error must not hide the first."""
         try:
             self._client.ec2(action, **parameters)
-        except (APIError, NotFound) as error:
+        except click.ClickException as error:
             if not getattr(error, "code", "").endswith((".NotFound", ".Unavailable")):
+                self._this.left = True
                 note(f"{action}: {error.format_message()}")
 
 

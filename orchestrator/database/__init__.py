@@ -263,6 +263,17 @@ def fill_server(url: str, rows: Rows, mark: Path) -> AbstractContextManager[None
     return filled
 
 
+@contextmanager
+def removing(state_dir: Path, url: str, *, may_be_gone: bool = False) -> Iterator[None]:
+    """When the block is left without an error, nothing of a store is in the database at `url` any more; without a URL
+    all of it is files. `may_be_gone`: that may have happened before. Raises StoreError, before or after the block."""
+    if not url:
+        yield
+        return
+    with _postgres().removing(url, state_dir / MARK, may_be_gone=may_be_gone):
+        yield
+
+
 def check_server(url: str) -> tuple[str, list[str]]:
     """What answers at `url`, and what is risky about how it is configured. Raises StoreError."""
     found: tuple[str, list[str]] = _postgres().check(url)

@@ -433,6 +433,38 @@ def fill(url: str, rows: Rows, mark: Path) -> Iterator[None]:
         db.close()
 
 
+@contextmanager
+def removing(url: str, mark: Path, *, may_be_gone: bool) -> Iterator[None]:
+    """What a controller made in the database goes when the block is left without an error; the database stays.
+
+    It must be the one that `mark` says, or, with `may_be_gone`, have nothing of a controller in it any more.
+    """
+    name = shown(url)
+    db = _connect(url)
+    try:
+        with _explained(name):
+            if not _take(db, TAKE_WITHIN_S):
+                raise StoreError(f"{name} is in use by a controller: end that first")
+            there = _schema_version(db, name) > 0
+            sql = "SELECT value FROM meta WHERE name = %s"
+            store_id = db.execute(sql, (_STORE_ID,)).fetchone() if there else None
+            if (not there and not may_be_gone) or (there and store_id != (mark.read_text().strip(),)):
+                raise StoreError(f"{name} is not the database of {mark.parent}: set store.url to that one")
+            db.execute("BEGIN")
+            for table in (*TABLES, "owner") if there else ():
+                db.execute(f"DROP TABLE {table}")
+            # A schema that could not be made again was given to us, and one with more in it is somebody else's too.
+            [(ours,)] = db.execute("SELECT has_database_privilege(current_database(), 'CREATE')").fetchall()
+            with suppress(errors.DependentObjectsStillExist, errors.InsufficientPrivilege), db.transaction():
+                if ours:
+                    db.execute(f"DROP SCHEMA IF EXISTS {SCHEMA}")
+        yield
+        with _explained(name):
+            db.execute("COMMIT")
+    finally:
+        db.close()
+
+
 def check(url: str) -> tuple[str, list[str]]:
     """What answers, and what is risky in how it is configured."""
     db = _connect(url)

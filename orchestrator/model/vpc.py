@@ -225,7 +225,7 @@ class NatAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NatGateway(Resource):
-    """pending -> available -> deleting -> deleted (forgotten after an hour); pending -> failed.
+    """pending -> available -> deleting -> deleted (forgotten after an hour); pending -> failed -> deleting.
 
     It stands on an interface of its own, which goes with it.
     """

@@ -3,7 +3,7 @@
     pending ---> available          its VPC's plan has a port for it from now on
        |             | DeleteNatGateway
        v             v
-    failed       deleting ---> deleted
+    failed ----> deleting ---> deleted
        |                          |
        +--- an hour ---> no row <-+     the interface is gone and its Elastic IPs are free
 

@@ -3,6 +3,15 @@
 Rules ("Amazon EBS encryption" in the EBS guide): what is made of something encrypted is encrypted, by the same key
 unless another is named; what is made of something that is not is encrypted when the call says so, or the region's
 default does. Nothing encrypted becomes unencrypted.
+
+The caller needs every key that is used, whoever names it:
+
+    what encrypts              kms:CreateGrant; of a key that the request names, the gateway asks before
+    what is made of a snapshot kms:CreateGrant and kms:Decrypt of the snapshot's key, and kms:ReEncryptFrom where
+                               another key encrypts what is made
+
+The service's own key (alias/aws/ebs) serves its account without being asked, and nobody else. What EBS finds out later,
+and shows as a volume in error, is an error at once here, as a named key's state is.
 """
 
 from __future__ import annotations
@@ -10,7 +19,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
+from orchestrator.api.key_access import check
 from orchestrator.api.operation import Call
+from orchestrator.api.resources import key_use
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error
 from orchestrator.model.kms import EBS_ALIAS, Key, KeyUnavailable, RegionSettings, find_named
@@ -83,9 +94,34 @@ def choose_key(call: Call, *, encrypted: bool | None, named: str | None, source_
         if encrypted is None and not source_key_id and not region_settings(call).encrypt_by_default:
             raise EC2Error("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted")
         return find_key(call, named)
-    if source_key_id:
-        return find_key(call, source_key_id) if call.db.get(Key, source_key_id) in call.mine(Key) else default_key(call)
-    return default_key(call) if encrypted or region_settings(call).encrypt_by_default else None
+    source_key = call.db.get(Key, source_key_id) if source_key_id else None
+    if source_key is not None and call.sees(source_key):
+        key = _usable(source_key)
+    elif source_key_id or encrypted or region_settings(call).encrypt_by_default:
+        key = default_key(call)
+    else:
+        return None
+    _ask(call, key, "kms:CreateGrant")
+    return key
+
+
+def check_source(call: Call, source: Snapshot, key: Key | None) -> None:
+    """The caller may have the content of `source`, to be encrypted by `key`: UnauthorizedOperation where the key of the
+    snapshot does not let it, InvalidKmsKeyId.InvalidState where that key cannot be used."""
+    source_key = call.db.get(Key, source.key_id) if source.key_id else None
+    if source_key is None:
+        return
+    _ask(call, source_key, "kms:CreateGrant", "kms:Decrypt")
+    if key is None or key.id != source_key.id:
+        _ask(call, source_key, "kms:ReEncryptFrom")
+    _usable(source_key)
+
+
+def _ask(call: Call, key: Key, *actions: str) -> None:
+    if key.manager == "AWS" and key.account == call.account:
+        return
+    for action in actions:
+        check(call, key, key_use(call, key, action))
 
 
 def new_layer(call: Call, *, size_gib: int, source: Snapshot | None = None, key: Key | None = None) -> Layer:

@@ -71,7 +71,11 @@ def candidates(rows: Rows, filters: Sequence[Mapping[str, Any]]) -> list[Instanc
     for name, values in exact(filters).items():
         find = _INDEXED.get(name)
         if find is not None:
-            found = [each for value in values for each in find(rows, value) if each is not None]
+            # Others commit meanwhile: what moves to a value that was looked at before is found the second time.
+            twice = (*values, *values) if len(values) > 1 else values
+            found = [each for value in twice for each in find(rows, value) if each is not None]
+            if len(values) > 1:
+                found = list({each.id: each for each in found}.values())
             if fewest is None or len(found) < len(fewest):
                 fewest = found
     if fewest is None:

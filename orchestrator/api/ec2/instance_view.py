@@ -10,10 +10,10 @@ A terminated instance shows no network and no disks. A row that is gone (a group
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from orchestrator.api.ec2.interface_view import (
     interface_filters,
@@ -31,10 +31,12 @@ from orchestrator.model.filters import FilterTable, Value, boolean
 from orchestrator.model.instance import Instance, MetadataOptions
 from orchestrator.model.instance_type import CATALOGUE
 from orchestrator.model.lifecycle import CODES, State
+from orchestrator.model.resource import Rows
 from orchestrator.model.tags import tag_set
 from orchestrator.model.volume import Volume
 from orchestrator.model.vpc import NetworkInterface, SecurityGroup, Vpc
 from orchestrator.model.zone import zone_id
+from orchestrator.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,39 @@ def _device_order(instance: Instance, volume: Volume) -> tuple[bool, str]:
     return device != instance.root_device, device
 
 
+class _Once:
+    """Rows that are read once: whatever is asked for again is answered as it was."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._got: dict[Hashable, Any] = {}
+
+    def get(self, kind: type[Any], resource_id: str) -> Any:
+        asked = (kind, resource_id)
+        if asked not in self._got:
+            self._got[asked] = self._rows.get(kind, resource_id)
+        return self._got[asked]
+
+    def all(self, kind: type[Any], /, **where: Any) -> Any:
+        asked = (kind, *where.items())
+        if asked not in self._got:
+            self._got[asked] = self._rows.all(kind, **where)
+        return self._got[asked]
+
+
 def fragment(shown: Shown) -> Fragment:
-    return Fragment(shown.key(), lambda: view(shown))
+    return _fragment(shown, view)
+
+
+def _fragment(shown: Shown, show: Callable[[Shown], Answer]) -> Fragment:
+    """An answer is written when all of it has been gathered, and others commit meanwhile: an address that is associated
+    in between and parted from later would be shown under the key that is of both before and after."""
+
+    def anew() -> Fragment:
+        pinned = replace(shown, call=replace(shown.call, db=cast(Store, _Once(shown.call.db))))
+        return Fragment(pinned.key(), lambda: show(pinned))
+
+    return Fragment(shown.key(), lambda: show(shown), anew)
 
 
 def reservations(call: Call, instances: Iterable[Instance]) -> list[Answer | Fragment]:
@@ -98,8 +131,7 @@ def reservations(call: Call, instances: Iterable[Instance]) -> list[Answer | Fra
 def _reservation(call: Call, members: Sequence[Instance]) -> Answer | Fragment:
     if len(members) > 1:
         return show_reservation(members[0], [fragment(gather(call, instance)) for instance in members])
-    shown = gather(call, members[0])
-    return Fragment(shown.key(), lambda: show_reservation(shown.instance, [view(shown)]))
+    return _fragment(gather(call, members[0]), lambda shown: show_reservation(shown.instance, [view(shown)]))
 
 
 def show_reservation(instance: Instance, shown: Sequence[Answer | Fragment]) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from orchestrator.api.ec2.instance_search import candidates
@@ -115,13 +116,16 @@ def _show_status(instance: Instance) -> Answer:
         "Operator": {"Managed": False},
         "Events": [],
         "InstanceState": show_state(instance.state),
-        "InstanceStatus": _show_check(instance_status(instance)),
+        "InstanceStatus": _show_check(instance_status(instance), instance.impaired_since),
         "SystemStatus": _show_check(system_status(instance)),
         "AttachedEbsStatus": _show_check(disk_status(instance)),
     }
 
 
-def _show_check(status: str) -> Answer:
+def _show_check(status: str, impaired_since: datetime | None = None) -> Answer:
     if status not in _REACHABILITY:
         return {"Status": status}
-    return {"Status": status, "Details": [{"Name": "reachability", "Status": _REACHABILITY[status]}]}
+    detail: Answer = {"Name": "reachability", "Status": _REACHABILITY[status]}
+    if status == "impaired" and impaired_since is not None:
+        detail["ImpairedSince"] = impaired_since
+    return {"Status": status, "Details": [detail]}

@@ -1,7 +1,8 @@
 """NAT gateways: made, deleted, described, and their addresses. What becomes of one after a request is the reconciler's.
 
     CreateNatGateway ──► pending ──► available ──DeleteNatGateway──► deleting ──► deleted, shown for an hour
-                            └──► failed, as a public one does in a VPC that has no internet gateway
+                            └──► failed ────────DeleteNatGateway───────┘
+                                   as a public one does in a VPC that has no internet gateway; it goes by itself too
 
 One stands on an interface that is made for it. Each address of a public one is a private address of that interface and
 an Elastic IP that stands for it; a private one has private addresses alone. Source: "NAT gateways" in the VPC user
@@ -184,7 +185,8 @@ def _give(
 
 @operation("DeleteNatGateway", writes=True)
 def delete_nat_gateway(call: Call, *, nat_gateway_id: str) -> Answer:
-    """Deleting it again is no error while it is shown. Its Elastic IPs stay allocated; routes to it lead nowhere."""
+    """Deleting it again is no error while it is shown, nor is deleting one that failed, which has nothing any more and
+    keeps the reason. Its Elastic IPs stay allocated; routes to it lead nowhere."""
     gateway = call.find(NatGateway, "nat", nat_gateway_id)
     if gateway.state not in ("deleting", "deleted"):
         gateway = call.tx.put(replace(gateway, state="deleting"))
@@ -342,9 +344,11 @@ def describe_nat_gateways(
 
 
 def _show(call: Call, gateway: NatGateway) -> Answer:
-    status = {"failed": "failed", "pending": "associating" if gateway.connectivity == "public" else "assigning"}.get(
-        gateway.state, "succeeded"
-    )
+    status = "succeeded"
+    if gateway.failure_code:  # whatever was asked of it since
+        status = "failed"
+    elif gateway.state == "pending":
+        status = "associating" if gateway.connectivity == "public" else "assigning"
     shown: Answer = {
         "NatGatewayId": gateway.id,
         "VpcId": gateway.vpc_id,

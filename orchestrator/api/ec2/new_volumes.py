@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orchestrator.api.ec2.encryption import choose_key, new_layer
+from orchestrator.api.ec2.encryption import check_source, choose_key, new_layer
 from orchestrator.api.operation import Call
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error, invalid_parameter, missing_parameter
@@ -67,17 +67,20 @@ def plan_volume(
             )
         if initialization_rate_mib_s not in INITIALIZATION_RATES_MIB_S:
             raise invalid_parameter("VolumeInitializationRate", initialization_rate_mib_s, "100 to 300 MiB/s")
+    key = choose_key(
+        call,
+        encrypted=encrypted,
+        named=key_name,
+        source_key_id=source_key_id or (snapshot.key_id if snapshot else ""),
+    )
+    if snapshot is not None:
+        check_source(call, snapshot, key)
     return VolumePlan(
         snapshot=snapshot,
         size_gib=size_gib,
         volume_type=volume_type,
         performance=performance(volume_type, size_gib, iops or 0, throughput_mib_s or 0),
-        key=choose_key(
-            call,
-            encrypted=encrypted,
-            named=key_name,
-            source_key_id=source_key_id or (snapshot.key_id if snapshot else ""),
-        ),
+        key=key,
         initialization_rate_mib_s=initialization_rate_mib_s or 0,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from orchestrator.api.ec2.encryption import choose_key, new_layer
+from orchestrator.api.ec2.encryption import check_source, choose_key, new_layer
 from orchestrator.api.ec2.snapshots import check_description, usable_snapshot
 from orchestrator.api.operation import Answer, Call, operation
 from orchestrator.model import ids
@@ -68,9 +68,10 @@ def copy_of_snapshot(
     completion_minutes: int = 0,
 ) -> Snapshot:
     """A pending copy of the caller's own, encrypted by `key`; InvalidParameterCombination where that takes encryption
-    away."""
+    away. Raises also as `check_source`."""
     if source.key_id and key is None:
         raise EC2Error("InvalidParameterCombination", "A copy of an encrypted snapshot is encrypted")
+    check_source(call, source, key)
     layer = call.tx.get(Layer, source.layer_id)
     same = layer is not None and layer.key_id == (key.id if key else "")
     snapshot = call.tx.put(

@@ -7,6 +7,7 @@ and sees what a boto3 user gives and sees. The one difference: no client token i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -55,6 +56,13 @@ class ClosedHost:
 
 
 KEYS = KeyRing(bytes(32))
+
+
+def policy_for(*accounts: str) -> str:
+    """Of a key that these accounts, and not its own alone, may do everything with."""
+    named = {"AWS": [f"arn:aws:iam::{account}:root" for account in accounts]}
+    statement = {"Effect": "Allow", "Principal": named, "Action": "kms:*", "Resource": "*"}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
 @dataclass

@@ -18,7 +18,7 @@ from orchestrator.model.resource import EVERY_REGION
 from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.volume import Volume, VolumeAttachment
 
-from .conftest import ACCOUNT, KEYS, OTHER_ACCOUNT, Api
+from .conftest import ACCOUNT, KEYS, OTHER_ACCOUNT, Api, policy_for
 
 
 def add_volume(api: Api, instance_id: str, device: str, **fields: Any) -> Volume:
@@ -464,7 +464,8 @@ def test_what_a_default_key_of_another_account_encrypts_cannot_be_copied(api: Ap
     error = api.by().refused("CopyImage", Name="copy", SourceImageId=bound.id, SourceRegion="us-east-1")
     assert error.code == "InvalidRequest"
     assert copied(api, bound).block_devices[0].encrypted
-    named = register(api, add_snapshot(api, key_id=add_key(api).id), Name="named")
+    lent = add_key(api, policy=policy_for(api.account, OTHER_ACCOUNT))
+    named = register(api, add_snapshot(api, key_id=lent.id), Name="named")
     named = api.change(named, shared_with=(OTHER_ACCOUNT,))
     copy = copied(api.by(), named)
     assert api.get(Key, api.get(Snapshot, copy.snapshot_ids[0]).key_id).account == OTHER_ACCOUNT

@@ -95,3 +95,25 @@ def test_nobody_elses_are_found(api, fleet):
     [group] = other.store.all(SecurityGroup, account=other.account)
     assert listed(api, ("group-id", [group.id])) == []
     assert len(listed(other, ("group-id", [group.id]))) == 3
+
+
+@pytest.mark.parametrize("values", [["running", "pending"], ["pending", "running"], ["stopping", "running", "pending"]])
+def test_what_moves_from_one_value_to_another_meanwhile_is_found(api, fleet, values):
+    """A reconciler commits between two looks at an index: an instance that is `pending` or `running` at each instant
+    is not left out of those that are either, and is there once."""
+    made, _ = fleet
+    api.settle(made[0], State.PENDING)
+    looks = []
+
+    class Meanwhile:
+        def all(self, kind, **where):
+            found = api.store.all(kind, **where)
+            looks.append(where)
+            if len(looks) == 1:
+                api.settle(made[0], State.RUNNING)
+            return found
+
+        get = api.store.get
+
+    found = [each.id for each in candidates(Meanwhile(), [{"Name": "instance-state-name", "Values": values}])]
+    assert found.count(made[0]) == 1 and len(set(found)) == len(found)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
+from orchestrator.api.ec2 import instance_view
 from orchestrator.api.protocol import Fragment
 from orchestrator.model.elastic_ip import ElasticIp
 from orchestrator.model.image import Image
@@ -373,11 +375,15 @@ def test_status_of_running_instances(api):
 def test_status_of_all_instances(api):
     first, second = api.launch(2)
     api.settle(second, State.STOPPED)
-    api.change(api.get(Instance, first), instance_status="impaired", system_status="initializing")
+    since = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    impaired = {"instance_status": "impaired", "impaired_since": since, "system_status": "initializing"}
+    api.change(api.get(Instance, first), **impaired)
     shown = {
         s["InstanceId"]: s for s in api.call("DescribeInstanceStatus", IncludeAllInstances=True)["InstanceStatuses"]
     }
-    assert shown[first]["InstanceStatus"]["Details"] == [{"Name": "reachability", "Status": "failed"}]
+    assert shown[first]["InstanceStatus"]["Details"] == [
+        {"Name": "reachability", "Status": "failed", "ImpairedSince": since}
+    ]
     assert shown[first]["SystemStatus"]["Details"] == [{"Name": "reachability", "Status": "initializing"}]
     assert shown[second]["InstanceStatus"] == shown[second]["SystemStatus"] == {"Status": "not-applicable"}
 
@@ -399,3 +405,27 @@ def test_status_by_ids_and_pages(api):
     assert both.code == "InvalidParameterCombination"
     missing = api.refused("DescribeInstanceStatus", InstanceIds=["i-00000000000000000"])
     assert missing.code == "InvalidInstanceID.NotFound"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_changes_while_an_answer_is_written_is_not_kept(api, monkeypatch, count):
+    """An address that is associated between the gathering and the writing of an answer, and disassociated later, leaves
+    the instance with the rows that it had at first: what was written in between is no answer then."""
+    made = api.launch(count, settled=State.RUNNING)
+    api.change(api.store.all(NetworkInterface, instance_id=made[0])[0], public_ip="", auto_public_ip=False)
+    allocation = api.call("AllocateAddress", Domain="vpc")
+    writes = []
+    written = instance_view.view
+
+    def view(shown):
+        if not writes:
+            given = {"AllocationId": allocation["AllocationId"], "InstanceId": made[0]}
+            writes.append(api.call("AssociateAddress", **given)["AssociationId"])
+        return written(shown)
+
+    monkeypatch.setattr(instance_view, "view", view)
+    described(api, InstanceIds=made)
+    monkeypatch.undo()
+    assert described(api, InstanceIds=made)[0]["PublicIpAddress"] == allocation["PublicIp"]
+    api.call("DisassociateAddress", AssociationId=writes[0])
+    assert "PublicIpAddress" not in described(api, InstanceIds=made)[0]

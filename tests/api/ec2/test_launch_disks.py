@@ -15,7 +15,7 @@ from orchestrator.model.resource import EVERY_REGION
 from orchestrator.model.snapshot import FastRestore, Snapshot
 from orchestrator.model.volume import Volume
 
-from .conftest import KEYS, OTHER_ACCOUNT, Api
+from .conftest import KEYS, OTHER_ACCOUNT, Api, policy_for
 
 DATA = "snap-00000000000000002"
 KEY = "11111111-2222-3333-4444-555555555555"
@@ -301,7 +301,8 @@ def test_an_encrypted_snapshot_keeps_its_key(api: Api, launch: Any) -> None:
         BlockDeviceMappings=device("/dev/sdb", Encrypted=False),
     ).code
     assert code == "InvalidParameterCombination"
-    # Somebody else's key cannot be used by others: their volume is a copy under a key of their own.
+    # What others make of it by the key's leave is encrypted by a key of their own.
+    api.change(key, policy=policy_for(api.account, OTHER_ACCOUNT))
     theirs = launch(by=api.by(OTHER_ACCOUNT))["/dev/sdb"]
     assert theirs.key_id not in ("", key.id)
     assert api.get(Layer, theirs.layer_id).copy_of == "layer-00000000000000002"

@@ -451,6 +451,30 @@ def test_one_whose_internet_gateway_has_gone_fails_and_can_be_deleted(api: Api) 
     failed = describe(api, made["NatGatewayId"])
     assert (failed["State"], failed["FailureCode"]) == ("failed", "Gateway.NotAttached")
     assert failed["NatGatewayAddresses"][0]["Status"] == "failed"
-    api.call("DeleteNatGateway", NatGatewayId=made["NatGatewayId"])
+    assert api.call("DeleteNatGateway", NatGatewayId=made["NatGatewayId"]) == {"NatGatewayId": made["NatGatewayId"]}
+    going = describe(api, made["NatGatewayId"])
+    assert (going["State"], going["NatGatewayAddresses"][0]["Status"]) == ("deleting", "failed")
     reconciler.step(made["NatGatewayId"])
-    assert describe(api, made["NatGatewayId"])["State"] == "deleted"
+    gone = describe(api, made["NatGatewayId"])
+    assert (gone["State"], gone["FailureCode"]) == ("deleted", "Gateway.NotAttached")
+    assert gone["NatGatewayAddresses"][0]["Status"] == "failed"
+
+
+def test_one_that_failed_has_no_part_in_what_became_of_its_place(api: Api) -> None:
+    """Its address is another gateway's, its subnet and VPC are gone: it is deleted all the same, and by itself."""
+    made = create(api, make_subnet(api, make_vpc(api)))
+    gateway_id, [address] = made["NatGatewayId"], made["NatGatewayAddresses"]
+    reconciler = NatGateways(api.store, lambda: api.now)
+    reconciler.step(gateway_id)
+    other = standing(api, make_public_subnet(api), AllocationId=address["AllocationId"])
+    api.call("DeleteSubnet", SubnetId=made["SubnetId"])
+    api.call("DeleteVpc", VpcId=made["VpcId"])
+    api.call("DeleteNatGateway", NatGatewayId=gateway_id)
+    reconciler.step(gateway_id)
+    assert describe(api, gateway_id)["State"] == "deleted"
+    elastic = api.get(ElasticIp, address["AllocationId"])
+    assert (elastic.interface_id, elastic.private_ip) == (other.interface_id, other.addresses[0].private_ip)
+    assert describe(api, other.id)["NatGatewayAddresses"][0]["AssociationId"] == elastic.association_id
+    api.advance(3600)
+    reconciler.step(gateway_id)
+    assert api.refused("DescribeNatGateways", NatGatewayIds=[gateway_id]).code == "NatGatewayNotFound"

@@ -10,7 +10,7 @@ from orchestrator.model.kms import EBS_ALIAS, Key, RegionSettings
 from orchestrator.model.layer import Layer
 from orchestrator.model.snapshot import Snapshot
 
-from .conftest import ACCOUNT, KEYS, OTHER_ACCOUNT, Api
+from .conftest import ACCOUNT, KEYS, OTHER_ACCOUNT, Api, policy_for
 from .test_snapshots import LAYER, SNAPSHOT, keep, woken
 
 
@@ -107,7 +107,8 @@ def test_another_region_has_keys_of_its_own(api: Api) -> None:
 
 
 def test_a_shared_one_gets_the_callers_key(api: Api) -> None:
-    make_source(api, make_key(api), shared_with=(OTHER_ACCOUNT,))
+    lent = make_key(api, policy=policy_for(api.account, OTHER_ACCOUNT))
+    make_source(api, lent, shared_with=(OTHER_ACCOUNT,))
     snapshot, layer = copy(api.by())
     made = api.get(Key, snapshot.key_id)
     assert (snapshot.account, made.account, layer.copy_of, layer.account) == (
