@@ -21,7 +21,8 @@ from orchestrator import database
 from orchestrator.config import Config
 from orchestrator.controller import build_host, deployment_id, open_store
 from orchestrator.host import Host, HostError, ranges
-from orchestrator.host.checks import Expectation, Finding, Standing, check_host
+from orchestrator.host.checks import check_host
+from orchestrator.host.findings import Expectation, Finding, Standing
 from orchestrator.host.probe import boot_id
 from orchestrator.model.owned import Owned, owned
 from orchestrator.model.vpc import DEFAULT_VPC_CIDR, Vpc

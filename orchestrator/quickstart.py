@@ -27,7 +27,7 @@ from orchestrator.background import Background, BackgroundError
 from orchestrator.cli.session import Session, key_file, write_private
 from orchestrator.config import KEYS, Config, ConfigError, load
 from orchestrator.controller import credentials_file
-from orchestrator.host.checks import Standing
+from orchestrator.host.findings import Standing
 from orchestrator.progress import Progress
 
 LAUNCH_DEADLINE_S = 900.0  # a distribution's first boot under TCG on a busy host

@@ -1,7 +1,9 @@
 """The store's rows in one SQLite file: what works without anything else to install or to run.
 
 Every commit is on the disk when it returns. The owner holds the lock of the state directory, so nobody else writes; who
-reads meanwhile has a snapshot (WAL). What becomes free is given back to the file system in small steps.
+reads meanwhile has a snapshot (WAL). What becomes free is given back to the file system in small steps. The log has its
+room from the start, so that on a full disk some hundreds of commits can still be made: what befalls guests then is
+written down.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ CREATE INDEX IF NOT EXISTS token_created ON token (created);
 _INCREMENTAL = 2  # of PRAGMA auto_vacuum
 _PAGES = 200  # given back at a time, where others may write in between
 _ROWS = 1000  # read at a time
+_LOG_BYTES = 16 << 20  # that the log has at least, and keeps
 
 
 class SQLiteRows(Rows):
@@ -111,13 +114,26 @@ class SQLite(SQLiteRows, Database):
         db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
         db.execute("PRAGMA secure_delete=ON")  # see scrub
         db.execute("PRAGMA temp_store=MEMORY")  # what is in the store is nowhere else
-        db.execute("PRAGMA journal_size_limit=16777216")
+        db.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
         db.execute("PRAGMA cell_size_check=ON")
         db.execute("PRAGMA trusted_schema=OFF")  # a file that was restored is somebody's
         [verdict] = db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise StoreError(damaged(self.name, verdict))
         self._upgrade()
+        self._keep_room()
+
+    def _keep_room(self) -> None:
+        """In the log; what lies behind its last commit is nobody's. SQLite has no locks on this file that closing it
+        would lose."""
+        if not self._durable:
+            return
+        with suppress(OSError):  # no room by now, or a file system that promises none
+            log = os.open(f"{self.path}-wal", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.posix_fallocate(log, 0, _LOG_BYTES)
+            finally:
+                os.close(log)
 
     def _upgrade(self) -> None:
         """To the schema that this version knows; a new file gets it at once."""
@@ -181,6 +197,7 @@ class SQLite(SQLiteRows, Database):
         try:
             self.db.execute("VACUUM")
             busy, _, _ = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._keep_room()
             remove_copies(self.path)
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self.path} still has what was deleted in it: {error}") from error

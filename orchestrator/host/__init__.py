@@ -147,6 +147,8 @@ class MachineStatus:
     ports: tuple[str, ...] = ()  # the taps of the NICs that it has now, by port name
     disks: tuple[DiskStatus, ...] = ()  # that it has now; of one that is off, none
     disk_error: str = ""  # why it is paused, if a disk could not be written: "no space", or what went wrong
+    panicked: bool = False  # its guest's kernel has said that it panics, and nobody has called `resume` since
+    reset_since: bool = False  # and the guest was reset after that, as far as this process has seen
 
 
 class Compute(Protocol):
@@ -200,7 +202,9 @@ class Compute(Protocol):
         """Give up what `flatten_disk` began: the chain stays as it was."""
 
     def resume(self, name: str) -> None:
-        """Let a machine that is paused run on. `start` does so too, but not for one with a disk error."""
+        """Let a machine that is paused run on. `start` does so too, but not for one with a disk error. One that has
+        panicked runs, for what its kernel does then (a dump, a reset after `panic=` seconds) is its own affair; from
+        now on it is one like others, until the next panic."""
 
     def remove(self, name: str) -> None:
         """Pull the plug if it runs, and forget it. Its console's file stays until `forget`."""

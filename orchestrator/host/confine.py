@@ -90,6 +90,7 @@ class Hierarchies:
     old: Mapping[str, Path]
     unified: Path | None
     in_unified: frozenset[str]  # by their names in version 1
+    mounts: tuple[Path, ...] = ()  # those of other controllers too
 
     @property
     def controllers(self) -> frozenset[str]:
@@ -105,11 +106,13 @@ def hierarchies(mounts: Path = Path("/proc/self/mounts")) -> Hierarchies:
     old: dict[str, Path] = {}
     unified: Path | None = None
     found: frozenset[str] = frozenset()
+    places: list[Path] = []
     for line in mounts.read_text().splitlines():
         _, place, kind, options, *_ = line.split(" ")
         if "rw" not in options.split(",") or kind not in ("cgroup", "cgroup2"):
             continue
         path = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), place))
+        places.append(path)
         if kind == "cgroup":
             old |= {name: path for name in CONTROLLERS if name in options.split(",")}
             continue
@@ -117,7 +120,7 @@ def hierarchies(mounts: Path = Path("/proc/self/mounts")) -> Hierarchies:
             names = (path / "cgroup.controllers").read_text().split()
             found = frozenset({"io": "blkio"}.get(name, name) for name in names) & frozenset(CONTROLLERS)
             unified = path
-    return Hierarchies(old, unified, found)
+    return Hierarchies(old, unified, found, tuple(places))
 
 
 def setting(name: str, configuration: Path | None = None) -> str:
@@ -176,6 +179,16 @@ class Confinement:
                     with contextlib.suppress(OSError):
                         os.rmdir(entry.path)
             own.rmdir()
+
+    def bury(self, name: str) -> None:
+        """Take away what libvirt has left of a machine that does not run: it forgets the cgroups of one whose QEMU has
+        ended while libvirtd was away."""
+        for mount in self._places().mounts:
+            for place in (mount / "machine").glob(f"qemu-*-{name}.libvirt-qemu"):
+                with contextlib.suppress(OSError):
+                    if not _is_populated(place):
+                        for top, _, _ in os.walk(place, topdown=False):
+                            os.rmdir(top)
 
     def _try(self, domain: Any, what: str, limit: Callable[[], object]) -> None:
         try:
@@ -240,6 +253,14 @@ def cgroups_of(pid: int) -> dict[str, str]:
 def _is_a_machines(place: Path) -> bool:
     """Whether libvirt, or systemd for it, has made it for one machine."""
     return place.name.endswith((".libvirt-qemu", ".scope"))
+
+
+def _is_populated(place: Path) -> bool:
+    """Whether a process is in a cgroup or below it."""
+    events = place / "cgroup.events"
+    if events.exists():  # in version 2
+        return "populated 0" not in events.read_text()
+    return any((Path(top) / "cgroup.procs").read_text() for top, _, files in os.walk(place) if "cgroup.procs" in files)
 
 
 def _enable_pids(root: Path, last: Path) -> None:

@@ -11,7 +11,9 @@ the loss; what was missed meanwhile nobody knows, so then `came_back` is called 
 Whatever asks libvirt does so in a thread of its own, and is waited for until its deadline. libvirtd that takes a
 connection and says nothing is no longer waited for after OPEN_S; one that falls silent is given up by its keep-alive.
 A machine whose QEMU does not answer holds the call that asked for it: nobody else asks that machine until the call
-ends, save who pulls its plug, so that a few such machines do not hold all who ask.
+ends, save who pulls its plug, so that a few such machines do not hold all who ask. libvirtd works on five calls of one
+connection at a time, and a call over a connection on which another waits for ever was seen to wait too: so each call
+has a line of its own while it lasts, and events have one.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import libvirt
@@ -36,11 +39,11 @@ OPEN_S = 10.0
 _CLOSE_S = 2.0
 _KEEPALIVE_S = 5
 _KEEPALIVE_MISSED = 3  # silent for 20 s, libvirtd is given up
+_LINES_MOST = 20  # for calls: libvirtd has as many workers (max_workers), so more would be of no use
 _RECONNECT_FIRST_S = 0.1
 _RECONNECT_MOST_S = 5.0
 
 _CHANGES = (
-    libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
     libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
     libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED,
     libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR,
@@ -63,10 +66,20 @@ _LASTING_ERRORS = frozenset(
 )
 
 
+@dataclass(slots=True, eq=False)
+class _Line:
+    """One of the connections that there are to a libvirtd."""
+
+    connection: Any
+    events: bool
+    calls: int = 0  # that are under way
+
+
 class Connection:
-    """To `uri`. `was_reset` is called on libvirt's thread and must not ask libvirt anything; `has_changed` (also of a
-    domain that was reset), `came_back` (with the machines that calls could not reach) and `is_free` (with a machine
-    that answers again) are called on threads of ours. `came_back` raises HostError when libvirtd has gone again."""
+    """To `uri`. `was_reset` and `has_panicked` are called on libvirt's thread, in the order in which it happened, and
+    must not ask libvirt anything; `has_changed` (also of those domains), `came_back` (with the machines that calls
+    could not reach) and `is_free` (with a machine that answers again) are called on threads of ours. `came_back` raises
+    HostError when libvirtd has gone again."""
 
     def __init__(
         self,
@@ -74,6 +87,7 @@ class Connection:
         *,
         has_changed: Callable[[Any], None],
         was_reset: Callable[[str], None],
+        has_panicked: Callable[[str], None] = lambda name: None,
         came_back: Callable[[Collection[str]], None],
         is_free: Callable[[str], None],
         call_s: float = CALL_S,
@@ -82,13 +96,14 @@ class Connection:
         self._uri = uri
         self._has_changed = has_changed
         self._was_reset = was_reset
+        self._has_panicked = has_panicked
         self._came_back = came_back
         self._is_free = is_free
         self._call_s = call_s
         self._open_s = open_s
         self._lock = threading.RLock()
-        self._connection: Any = None
-        self._opening: tuple[float, Future[Any]] | None = None  # until when it is waited for
+        self._lines: list[_Line] = []
+        self._opening: tuple[float, Future[None]] | None = None  # until when it is waited for
         self._overdue: Counter[str] = Counter()  # calls about a machine that have outlived their deadline
         self._missed: set[str] = set()  # machines that somebody asked for while libvirtd was away
         self._closing = threading.Event()
@@ -133,22 +148,22 @@ class Connection:
 
     def _try_twice(self, about: str, work: Callable[[Any], T], name: str) -> T:
         try:
-            connection = self._connected()
-            try:
-                return work(connection)
-            except libvirt.libvirtError as error:
-                if _is_alive(connection):
+            with self._line() as connection:
+                try:
+                    return work(connection)
+                except libvirt.libvirtError as error:
+                    if _is_alive(connection):
+                        raise _host_error(about, error) from error
+            with self._line() as connection:
+                try:
+                    return work(connection)
+                except libvirt.libvirtError as error:
+                    if not _is_alive(connection):
+                        self._miss(name)
                     raise _host_error(about, error) from error
-            connection = self._connected()
         except _Away:
             self._miss(name)
             raise
-        try:
-            return work(connection)
-        except libvirt.libvirtError as error:
-            if not _is_alive(connection):
-                self._miss(name)
-            raise _host_error(about, error) from error
 
     def _miss(self, name: str) -> None:
         with self._lock:
@@ -158,7 +173,8 @@ class Connection:
     def watch(self) -> None:
         """Be connected from now on, so that events come, also without a call."""
         try:
-            self._connected()
+            with self._line():
+                pass
         except HostError:
             self._reconnect_soon()
 
@@ -166,33 +182,51 @@ class Connection:
         self._closing.set()
         self._events.put(None)
         with self._lock:
-            connection, self._connection = self._connection, None
-        if connection is not None:
-            closing = threading.Thread(target=_close, args=(connection,), name="libvirt-close", daemon=True)
+            lines, self._lines = self._lines, []
+        if lines:
+            closing = threading.Thread(target=_close, args=(lines,), name="libvirt-close", daemon=True)
             closing.start()
             closing.join(_CLOSE_S)  # a libvirtd that is silent is not waited for
 
-    def _connected(self) -> Any:
-        with self._lock:
-            if self._closing.is_set():
-                raise HostError("the connection to libvirt is closed", retryable=False)
-            if self._connection is not None and _is_alive(self._connection):
-                return self._connection
-            if self._opening is None:
-                self._opening = (time.monotonic() + self._open_s, Future())
-                threading.Thread(
-                    target=self._open_for_all, args=self._opening[1:], name="libvirt-open", daemon=True
-                ).start()
-            until, opening = self._opening
+    @contextlib.contextmanager
+    def _line(self) -> Iterator[Any]:
+        """A connection for one call."""
+        line = self._take_line()
         try:
-            return opening.result(max(0.0, until - time.monotonic()))
-        except TimeoutError as error:
-            raise _Away(f"libvirt takes connections at {self._uri} and does not answer") from error
+            yield line.connection
+        finally:
+            with self._lock:
+                line.calls -= 1
 
-    def _open_for_all(self, opening: Future[Any]) -> None:
+    def _take_line(self) -> _Line:
+        while True:
+            with self._lock:
+                if self._closing.is_set():
+                    raise HostError("the connection to libvirt is closed", retryable=False)
+                self._lines = [line for line in self._lines if _is_alive(line.connection)]
+                events = any(line.events for line in self._lines)
+                line = min((line for line in self._lines if not line.events), key=lambda line: line.calls, default=None)
+                if events and line and (line.calls == 0 or len(self._lines) > _LINES_MOST):
+                    line.calls += 1
+                    return line
+                if self._opening is None:
+                    self._opening = (time.monotonic() + self._open_s, Future())
+                    threading.Thread(
+                        target=self._open_for_all,
+                        args=(self._opening[1], not events),
+                        name="libvirt-open",
+                        daemon=True,
+                    ).start()
+                until, opening = self._opening
+            try:
+                opening.result(max(0.0, until - time.monotonic()))
+            except TimeoutError as error:
+                raise _Away(f"libvirt takes connections at {self._uri} and does not answer") from error
+
+    def _open_for_all(self, opening: Future[None], events: bool) -> None:
         """It may take for ever: libvirt has no deadline for it."""
         try:
-            connection = self._open()
+            line = _Line(self._open(events), events)
         except BaseException as error:
             with self._lock:
                 self._opening = None
@@ -201,18 +235,22 @@ class Connection:
         with self._lock:
             self._opening = None
             closed = self._closing.is_set()
-            self._connection = None if closed else connection
+            if not closed:
+                self._lines.append(line)
         if closed:
-            _close(connection)
-        opening.set_result(connection)
+            _close([line])
+        opening.set_result(None)
 
-    def _open(self) -> Any:
+    def _open(self, events: bool) -> Any:
         try:
             connection = libvirt.open(self._uri)
-            connection.registerCloseCallback(self._on_close, None)
             with contextlib.suppress(libvirt.libvirtError):  # a driver inside this process has no keep-alive
                 connection.setKeepAlive(_KEEPALIVE_S, _KEEPALIVE_MISSED)
+            if not events:
+                return connection
+            connection.registerCloseCallback(self._on_close, None)
             connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot, None)
+            connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_life, None)
             for event in _CHANGES:
                 connection.domainEventRegisterAny(None, event, self._on_change, None)
         except libvirt.libvirtError as error:
@@ -227,6 +265,12 @@ class Connection:
 
     def _on_reboot(self, _connection: Any, domain: Any, _opaque: Any) -> None:
         self._was_reset(domain.name())
+        self._events.put(domain)
+
+    def _on_life(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: Any) -> None:
+        # A kernel that was loaded for the case of a crash (kdump) takes over: that one is no panic of the guest's.
+        if (event, detail) == (libvirt.VIR_DOMAIN_EVENT_CRASHED, libvirt.VIR_DOMAIN_EVENT_CRASHED_PANICKED):
+            self._has_panicked(domain.name())
         self._events.put(domain)
 
     def _pass_on(self) -> None:
@@ -257,11 +301,13 @@ class _Away(HostError):
     """libvirtd is not there."""
 
 
-def _close(connection: Any) -> None:
-    with contextlib.suppress(libvirt.libvirtError):
-        connection.unregisterCloseCallback()
-    with contextlib.suppress(libvirt.libvirtError):
-        connection.close()
+def _close(lines: Collection[_Line]) -> None:
+    for line in lines:
+        if line.events:
+            with contextlib.suppress(libvirt.libvirtError):
+                line.connection.unregisterCloseCallback()
+        with contextlib.suppress(libvirt.libvirtError):
+            line.connection.close()
 
 
 def ask_once(uri: str, work: Callable[[Any], T], *, deadline_s: float = OPEN_S) -> T:

@@ -1,9 +1,13 @@
 """Machines as libvirt domains of one host.
 
-What libvirt knows is asked for each time and nothing of it is kept, save how often a guest was reset, which libvirt
-only tells as it happens. A domain is persistent, so that it can still be asked why it is off:
+What libvirt knows is asked for each time and nothing of it is kept, save how often a guest was reset, and whether that
+was after its last panic, which libvirt only tells as it happens. A domain is persistent, so that it can still be asked
+why it is off:
 
     (none) --define--> off --create--> running --guest, destroy, crash--> off, with the reason --undefine--> (none)
+                                       |    ^
+             its panic device is rung  v    | resume
+                                       crashed: its QEMU runs on, as its kernel may dump itself and start anew
 
 Other deployments, and people, have domains on the same host. A domain is ours when its metadata names our deployment;
 the others do not exist for this module, whatever they are called.
@@ -108,6 +112,7 @@ class LibvirtCompute:
         self._lock = threading.RLock()
         self._watchers: list[Callable[[str], None]] = []
         self._resets: Counter[str] = Counter()
+        self._panics: dict[str, int] = {}  # by name: how often it had been reset when it last panicked
         self._ours: dict[str, bool] = {}  # by UUID: a domain's deployment never changes
         self._capacity: tuple[int, int] | None = None
         # QEMU is handed open descriptors, so both directories are for root alone.
@@ -118,6 +123,7 @@ class LibvirtCompute:
             uri,
             has_changed=self._on_change,
             was_reset=self._on_reset,
+            has_panicked=self._on_panic,
             came_back=self._wake_all,
             is_free=self._wake,
         )
@@ -242,7 +248,13 @@ class LibvirtCompute:
 
     def resume(self, name: str) -> None:
         def resume(domain: Any) -> None:
-            if _is_paused(domain):
+            state, _ = domain.state()
+            if state == libvirt.VIR_DOMAIN_CRASHED:
+                domain.suspend()  # libvirt takes it for one that runs again only when it sees QEMU go on
+                domain.resume()
+                with self._lock:
+                    self._panics.pop(name, None)
+            elif _is_paused(domain):
                 domain.resume()
 
         self._act("resume", name, resume)
@@ -269,8 +281,10 @@ class LibvirtCompute:
         self._connection.call(f"remove {name}", remove, name=name, anyway=True)
         self._serial_socket(name).unlink(missing_ok=True)
         self._confinement.release()
+        self._confinement.bury(name)
         with self._lock:
             self._resets.pop(name, None)
+            self._panics.pop(name, None)
 
     def forget(self, name: str) -> None:
         # What QEMU had to say libvirt keeps for ever.
@@ -297,6 +311,7 @@ class LibvirtCompute:
                     ports=tuple(nics(tree)),
                     disks=self._disks.observe(domain, tree),
                     disk_error=self._disks.error(domain, reason, tree) if power is Power.PAUSED else "",
+                    panicked=state == libvirt.VIR_DOMAIN_CRASHED,
                 )
             except libvirt.libvirtError as error:
                 if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
@@ -304,8 +319,12 @@ class LibvirtCompute:
                 raise
 
         seen = self._connection.call(f"observe {name}", look, name=name)
+        if seen is None:
+            return None
         with self._lock:
-            return replace(seen, resets=self._resets[name]) if seen else None
+            resets = self._resets[name]
+            reset_since = seen.panicked and resets > self._panics.get(name, resets)
+        return replace(seen, resets=resets, reset_since=reset_since)
 
     def names(self) -> list[str]:
         return self._connection.call("list the domains", self._names)
@@ -387,6 +406,10 @@ class LibvirtCompute:
     def _on_reset(self, name: str) -> None:
         with self._lock:
             self._resets[name] += 1
+
+    def _on_panic(self, name: str) -> None:
+        with self._lock:
+            self._panics[name] = self._resets[name]
 
     def _wake_all(self, missed: Collection[str]) -> None:
         """After libvirtd was away. Of a machine that was to start then, it knows nothing: so those are named too."""
@@ -554,11 +577,9 @@ def _deployment(domain: Any) -> str | None:
 def _power(state: int, reason: int) -> tuple[Power, OffReason | None]:
     if state == libvirt.VIR_DOMAIN_SHUTOFF:
         return Power.OFF, _OFF_REASONS.get(reason, OffReason.UNKNOWN)
-    if state == libvirt.VIR_DOMAIN_CRASHED:
-        return Power.OFF, OffReason.CRASHED
     if state == libvirt.VIR_DOMAIN_PAUSED and reason != libvirt.VIR_DOMAIN_PAUSED_STARTING_UP:
         return Power.PAUSED, None
-    return Power.RUNNING, None  # also while it shuts down: it is not off yet
+    return Power.RUNNING, None  # also while it shuts down: it is not off yet; and when its guest has panicked
 
 
 def _is_paused(domain: Any) -> bool:

@@ -8,25 +8,23 @@ before each call with the method and what it is about, and fails it by raising.
     machine:   start -> running --ask_to_stop, guest_powers_off--> off (guest) --start--> running ...
                            |--crash--> off (crashed)      |--lose_host--> off (unknown)      remove -> gone
                            |--disk_fails--> paused (no space) --resume--> running ...
+                           |--panic--> running (panicked) --resume--> running ...
 """
 
 from __future__ import annotations
 
 import base64
-import errno
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from pprint import pformat
 
 from orchestrator.host import (
     CapacityError,
     Disk,
     DiskStatus,
-    Flow,
     Host,
     HostError,
     LayerFile,
@@ -36,15 +34,11 @@ from orchestrator.host import (
     MachineStatus,
     Nic,
     OffReason,
-    Port,
     Power,
-    Probe,
-    Router,
 )
+from orchestrator.host.memory_network import MemoryNetwork
 from orchestrator.host.memory_storage import Fault, MemoryStorage
 from orchestrator.host.memory_storage import no_fault as _no_fault
-
-SSH_PORT = 22
 
 # A black picture of 16 by 16: what a screen without a guest behind it shows.
 _SCREEN = base64.b64decode(
@@ -69,6 +63,8 @@ class _Running:
     flattening: dict[str, str] = field(default_factory=dict)  # by serial: onto which layer
     sizes: dict[str, int] = field(default_factory=dict)  # by serial: of disks whose layers are nowhere
     disk_error: str = ""
+    resets_at_panic: int | None = None  # until `resume`
+    stands_still: bool = False  # its kernel has panicked, until a reset
 
 
 class MemoryCompute:
@@ -132,12 +128,12 @@ class MemoryCompute:
 
     def ask_to_stop(self, name: str) -> None:
         self.fault("ask_to_stop", name)
-        if name not in self._deaf:
+        if self._listens(name):
             self._turn_off(name, OffReason.GUEST)
 
     def ask_to_reboot(self, name: str) -> None:
         self.fault("ask_to_reboot", name)
-        if name not in self._deaf:
+        if self._listens(name):
             self._reset(name)
 
     def reset(self, name: str) -> None:
@@ -249,9 +245,9 @@ class MemoryCompute:
         self.fault("resume", name)
         with self._lock:
             known = self._machines.get(name)
-            if known is None or known.power is not Power.PAUSED:
+            if known is None or (known.power is not Power.PAUSED and known.resets_at_panic is None):
                 return
-            known.power, known.disk_error = Power.RUNNING, ""
+            known.power, known.disk_error, known.resets_at_panic = Power.RUNNING, "", None
         self._wake(name)
 
     def remove(self, name: str) -> None:
@@ -287,6 +283,8 @@ class MemoryCompute:
                 tuple(known.nics),
                 tuple(self._disk_status(known, disk) for disk in known.disks.values()),
                 known.disk_error,
+                panicked=known.resets_at_panic is not None,
+                reset_since=known.resets_at_panic is not None and known.resets > known.resets_at_panic,
             )
 
     def names(self) -> list[str]:
@@ -420,6 +418,18 @@ class MemoryCompute:
         with self._lock:
             return tuple(self._machines[name].nics.values())
 
+    def panic(self, name: str) -> None:
+        """The guest's kernel panics and says so. What it does then, `guest_resets_itself` or nothing, is up to the
+        test."""
+        with self._lock:
+            known = self._up(name)
+            known.resets_at_panic = known.resets
+            known.stands_still = True
+        self._wake(name)
+
+    def guest_resets_itself(self, name: str) -> None:
+        self._reset(name)
+
     def crash(self, name: str) -> None:
         self._turn_off(name, OffReason.CRASHED)
 
@@ -443,7 +453,7 @@ class MemoryCompute:
                 return
             known.power, known.off_reason = Power.OFF, reason
             known.nics, known.disks, known.leaving, known.flattening, known.sizes = {}, {}, set(), {}, {}
-            known.disk_error = ""
+            known.disk_error, known.resets_at_panic, known.stands_still = "", None, False
             self._used_mib -= known.machine.memory_mib
             _hang_up(known)
         self._wake(name)
@@ -454,10 +464,17 @@ class MemoryCompute:
             if known is None or known.power is Power.OFF:
                 return
             known.resets += 1
+            known.stands_still = False
             for device in known.leaving:
                 _take_out(known, device)
             known.leaving = set()
         self._wake(name)
+
+    def _listens(self, name: str) -> bool:
+        """To its power button."""
+        with self._lock:
+            known = self._machines.get(name)
+            return name not in self._deaf and (known is None or not known.stands_still)
 
     def _up(self, name: str) -> _Running:
         known = self._machines.get(name)
@@ -517,122 +534,6 @@ def _hang_up(known: _Running) -> None:
     if known.serial is not None:
         known.serial.close()
         known.serial = None
-
-
-class MemoryNetwork:
-    """Routers as they were applied. `listen` opens sockets on the loopback, and `connect` reaches those, and what a
-    test registers in `endpoints`, and ssh on the address of any port; everything else refuses the connection. No packet
-    passes: the flows are those that a test puts into `flowed`."""
-
-    def __init__(self) -> None:
-        self.fault: Fault = _no_fault
-        self.applied: dict[str, Router] = {}
-        self.flowed: dict[str, list[Flow]] = {}  # by router; until they are asked for
-        # (router, address, port) inside -> (address, port) that a socket connects to
-        self.endpoints: dict[tuple[str, str, int], tuple[str, int]] = {}
-        self._lock = threading.Lock()
-
-    def apply(self, router: Router) -> None:
-        self.fault("apply", router.name)
-        with self._lock:
-            self.applied[router.name] = router
-
-    def plan(self, router: Router) -> str:
-        self.fault("plan", router.name)
-        return f"{pformat(router, width=120)}\n"
-
-    def flows(self, router: Router) -> list[Flow]:
-        """Those of its ports with `log` that a test has put there."""
-        self.fault("flows", router.name)
-        logged = {port.name for port in router.ports if port.log}
-        with self._lock:
-            return [flow for flow in self.flowed.pop(router.name, []) if flow.port in logged]
-
-    def trace(self, router: Router, probe: Probe) -> list[str]:
-        self.fault("trace", router.name)
-        with self._lock:
-            known = self.applied.get(router.name)
-        if known is None or all(port.name != probe.port for port in known.ports):
-            raise HostError(f"{probe.port} of {router.name} is not plugged in on this host")
-        return [f"{probe.port}: packet {probe.source} -> {probe.destination} {probe.protocol} (simulated)"]
-
-    def remove(self, router: str) -> None:
-        self.fault("remove", router)
-        with self._lock:
-            self._forget(router)
-
-    def routers(self) -> list[str]:
-        self.fault("routers", "")
-        with self._lock:
-            return list(self.applied)
-
-    def leaks(self, routers: set[str], ports: set[str]) -> list[str]:
-        self.fault("leaks", "")
-        with self._lock:
-            return [
-                *(f"router {name}" for name in self.applied if name not in routers),
-                *(
-                    f"port {port.name}"
-                    for name, router in self.applied.items()
-                    if name in routers
-                    for port in router.ports
-                    if port.name not in ports
-                ),
-            ]
-
-    def remove_leaks(self, routers: set[str], ports: set[str]) -> None:
-        self.fault("remove_leaks", "")
-        with self._lock:
-            for name in [name for name in self.applied if name not in routers]:
-                self._forget(name)
-            for name, router in self.applied.items():
-                kept = tuple(port for port in router.ports if port.name in ports)
-                if kept != router.ports:
-                    self.applied[name] = replace(router, ports=kept)
-
-    def listen(self, router: str, address: str, port: int) -> socket.socket:
-        self.fault("listen", router)
-        with self._lock:
-            if router not in self.applied:
-                raise HostError(f"there is no router {router} to listen in")
-            ipv6 = ":" in address
-            family, loopback = (socket.AF_INET6, "::1") if ipv6 else (socket.AF_INET, "127.0.0.1")
-            listener = socket.create_server((loopback, 0), family=family)
-            self.endpoints[(router, address, port)] = listener.getsockname()[:2]
-            return listener
-
-    def connect(self, router: str, address: str, port: int, timeout_s: float) -> socket.socket:
-        self.fault("connect", router)
-        with self._lock:
-            endpoint = self.endpoints.get((router, address, port))
-            known = self.applied.get(router)
-        if endpoint is None:
-            if port == SSH_PORT and known and any(address in _addresses(plugged) for plugged in known.ports):
-                ours, guests = socket.socketpair()  # a simulated guest takes the call, and hangs up
-                guests.close()
-                return ours
-            raise ConnectionRefusedError(errno.ECONNREFUSED, f"nothing listens on {address}:{port} in {router}")
-        return socket.create_connection(endpoint, timeout=timeout_s)
-
-    def close(self) -> None:
-        pass
-
-    def lose_host(self) -> None:
-        """The host starts anew: nothing of a network outlives that."""
-        with self._lock:
-            for name in list(self.applied):
-                self._forget(name)
-
-    def _forget(self, router: str) -> None:
-        self.applied.pop(router, None)
-        self.flowed.pop(router, None)
-        for key in [key for key in self.endpoints if key[0] == router]:
-            del self.endpoints[key]
-
-
-def _addresses(port: Port) -> tuple[str, ...]:
-    """Where a simulated guest answers."""
-    return () if port.translator else (port.address, *port.more_addresses, *port.ipv6_addresses)
 
 
 @dataclass(frozen=True, slots=True)

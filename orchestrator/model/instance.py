@@ -96,6 +96,8 @@ class Instance(Resource):
     reboots: int = 0  # how many reboots are done
     system_status: str = "initializing"  # ok | impaired | initializing | insufficient-data
     instance_status: str = "initializing"
+    impaired_since: datetime | None = None  # the instance's own status
+    panicked: bool = False  # its kernel has said so, and nobody has seen it boot since
     paused_reason: str = ""  # why its machine stands still: a disk that cannot be written to
     timeline: dict[str, datetime] = field(default_factory=dict)  # phase of the last launch; see PHASES
 

@@ -8,6 +8,7 @@
                                interfaces and disks made to be those of the rows
                                a snapshot with the machine off -> power button, started again
                                paused as a disk is full -> impaired, resumed when there is room
+                               its kernel panics -> impaired, until it is seen to boot
     stopped   stopping         power button, then the plug after a time -> stopped
     any       shutting-down    plug, disks and interfaces that go with it -> terminated
     any       terminated       forgotten after an hour
@@ -95,6 +96,8 @@ class Watch:
     free_bytes: int = 0  # when the machine was paused, or last resumed
     resume_at: datetime | None = None
     resume_after_s: float = RESUME_EACH_S[0]
+    resets_at_panic: int | None = None  # if this process has seen it
+    initializing_since: datetime | None = None
     phases: dict[str, datetime] = field(default_factory=dict)  # seen, not yet written down
 
 
@@ -183,12 +186,11 @@ class Instances:
             self._interfaces.started(tx, current.id, now)
             tx.put(
                 replace(
-                    current,
+                    _booting(current),
                     state=move(current.state, State.RUNNING),
                     boots=current.boots + 1,
                     reboots=current.goal.reboots,
                     system_status="ok",
-                    instance_status="initializing",
                     timeline={**current.timeline, **self._phases(current.id), "started": now},
                 )
             )
@@ -282,7 +284,13 @@ class Instances:
             return Again(LOOK_EACH_S)
         if instance.paused_reason:
             watch.resume_after_s = RESUME_EACH_S[0]
-            self._change(instance.id, paused_reason="", instance_status="initializing")
+            self._change(instance.id, lambda current: replace(_checked(current, "initializing"), paused_reason=""))
+            return Again(0)
+        if status.panicked:
+            return self._panic(instance, status, watch)
+        if instance.panicked and status.resets > (watch.resets_at_panic or 0):
+            watch.resets_at_panic = None
+            self._change(instance.id, _booting)
             return Again(0)
         self._disks.look(instance, status)
         if instance.goal.reboots > instance.reboots:
@@ -326,8 +334,28 @@ class Instances:
         elif (instance.paused_reason, instance.instance_status) != (status.disk_error, "impaired"):
             # Last, as the store may have no room either.
             log.warning("instance %s is paused: %s", instance.id, status.disk_error)
-            self._change(instance.id, paused_reason=status.disk_error, instance_status="impaired")
+            reason, now = status.disk_error, self._clock()
+            self._change(instance.id, lambda current: replace(_checked(current, "impaired", now), paused_reason=reason))
         return Again(watch.resume_after_s)
+
+    def _panic(self, instance: Instance, status: MachineStatus, watch: Watch) -> Next:
+        """From now on it is impaired, whatever answers: the network of a kernel in panic may go on. What it does next,
+        stand still or boot after `panic=` seconds, is its own affair, as on EC2."""
+        if status.reset_since:
+            self._change(instance.id, _booting)
+        else:
+            log.warning("instance %s: its kernel panics", instance.id)
+            watch.resets_at_panic, now = status.resets, self._clock()
+            self._change(instance.id, lambda current: replace(_checked(current, "impaired", now), panicked=True))
+        self._host.compute.resume(instance.id)
+        return Again(0)
+
+    def _stands_still(self, instance: Instance, status: MachineStatus) -> bool:
+        """Whether this process has seen its kernel panic, and not boot since: no button is of use then."""
+        seen = self._watch(instance.id).resets_at_panic
+        if status.panicked:
+            return not status.reset_since
+        return instance.panicked and seen is not None and status.resets <= seen
 
     def _found_off(self, instance: Instance, status: MachineStatus | None) -> Next:
         rebooting = instance.goal.reboots > instance.reboots
@@ -366,15 +394,7 @@ class Instances:
             current = tx.get(Instance, instance.id)
             if current is not None and current.state is State.RUNNING:
                 self._disks.started(tx, current, self._clock())
-                tx.put(
-                    replace(
-                        current,
-                        boots=current.boots + 1,
-                        reboots=instance.goal.reboots,
-                        paused_reason="",
-                        instance_status="initializing",
-                    )
-                )
+                tx.put(replace(_booting(current), boots=current.boots + 1, reboots=instance.goal.reboots))
         return Again(0)
 
     def _mark(self, instance: Instance, status: MachineStatus | None) -> None:
@@ -389,11 +409,11 @@ class Instances:
             watch.reboot_asked, watch.resets, watch.pressed = now, status.resets, None
         watch.reboot_asked = min(watch.reboot_asked, now)  # the clock may have been put back
         if status.resets == watch.resets:
-            if now - watch.reboot_asked < self._limits.reboot:
+            if now - watch.reboot_asked < self._limits.reboot and not self._stands_still(instance, status):
                 return self._press(instance, self._host.compute.ask_to_reboot)
             self._host.compute.reset(instance.id)
-        watch.reboot_asked = watch.pressed = None
-        self._change(instance.id, reboots=instance.goal.reboots, instance_status="initializing")
+        watch.reboot_asked = watch.pressed = watch.resets_at_panic = None
+        self._change(instance.id, lambda current: replace(_booting(current), reboots=instance.goal.reboots))
         return Again(0)
 
     def _check(self, instance: Instance) -> Next:
@@ -401,7 +421,13 @@ class Instances:
         if instance.instance_status == "ok" and "ssh" in instance.timeline:
             self._write_phases(instance)
             return Done()
-        waited = self._clock() - instance.timeline.get("started", self._clock())
+        now = self._clock()
+        watch = self._watch(instance.id)
+        since = instance.timeline.get("started", now)
+        if instance.instance_status == "initializing":  # again, maybe: after a reboot it has as long as at first
+            watch.initializing_since = min(watch.initializing_since or now, now)
+            since = max(since, watch.initializing_since)
+        waited = now - since
         again = Again(min(PROBE_EACH_S[1], max(PROBE_EACH_S[0], waited.total_seconds() / PROBE_MORE)))
         if not self._probing.acquire(blocking=False):
             return again
@@ -426,15 +452,19 @@ class Instances:
         return again
 
     def _probe(self, instance: Instance) -> str | None:
-        """`open` when ssh answers, `there` when the guest refuses it, None when nothing comes back."""
+        """`open` when ssh answers, `there` when the guest refuses it, None when nothing comes back. Of one that has
+        panicked only a word of its ssh counts: connections are taken, and refused, by the kernel."""
         interfaces = self._interfaces.of(instance.id)
         if not interfaces:
             return None
         address = interfaces[0].private_ip
         try:
-            self._host.network.connect(instance.vpc_id, address, PROBE_PORT, PROBE_TIMEOUT_S).close()
+            with self._host.network.connect(instance.vpc_id, address, PROBE_PORT, PROBE_TIMEOUT_S) as door:
+                if instance.panicked:
+                    door.settimeout(PROBE_TIMEOUT_S)
+                    return "open" if door.recv(1) else None
         except OSError as error:
-            return "there" if isinstance(error, ConnectionError) else None
+            return "there" if isinstance(error, ConnectionError) and not instance.panicked else None
         return "open"
 
     # --- stopping ---
@@ -454,7 +484,8 @@ class Instances:
         status = self._observe_last(instance, gently=True)
         if status is not None and status.power is not Power.OFF:
             waited = self._waited(instance)
-            if status.power is Power.RUNNING and not instance.goal.forced and waited < self._limits.stop:
+            hears = status.power is Power.RUNNING and not self._stands_still(instance, status)
+            if hears and not instance.goal.forced and waited < self._limits.stop:
                 return self._press(instance, self._host.compute.ask_to_stop)
         self._mark(instance, status)
         self._host.compute.remove(instance.id)
@@ -469,11 +500,9 @@ class Instances:
             self._disks.stopped(tx, current, now)
             tx.put(
                 replace(
-                    current,
+                    _booting(current),
                     state=move(current.state, State.STOPPED),
                     system_status="initializing",
-                    instance_status="initializing",
-                    paused_reason="",
                     timeline={},
                 )
             )
@@ -507,8 +536,8 @@ class Instances:
         kept = [v for v in volumes if v.attachment is not None and not v.attachment.delete_on_termination]
         status = self._observe_last(instance, gently=bool(kept))
         waited = self._waited(instance)
-        on = status is not None and status.power is Power.RUNNING
-        if on and kept and not instance.goal.forced and waited < self._limits.stop:
+        hears = status is not None and status.power is Power.RUNNING and not self._stands_still(instance, status)
+        if hears and kept and not instance.goal.forced and waited < self._limits.stop:
             return self._press(
                 instance, self._host.compute.ask_to_stop
             )  # somebody will read these volumes again: let the guest unmount them
@@ -564,16 +593,33 @@ class Instances:
         fresh = {name: at for name, at in phases.items() if name not in instance.timeline}
         if not fresh and status == instance.instance_status:
             return
+        if status != "initializing":
+            self._watch(instance.id).initializing_since = None
         with self._store.write(in_time=True) as tx:
             current = tx.get(Instance, instance.id)
             if current is not None and current.state is State.RUNNING:
-                tx.put(replace(current, instance_status=status, timeline={**fresh, **current.timeline}))
+                current = _checked(current, status, self._clock())
+                panicked = current.panicked and status != "ok"
+                tx.put(replace(current, panicked=panicked, timeline={**fresh, **current.timeline}))
 
-    def _change(self, instance_id: str, **changes: object) -> None:
+    def _change(self, instance_id: str, changed: Callable[[Instance], Instance]) -> None:
+        """Of what its status check says."""
+        self._watch(instance_id).initializing_since = None
         with self._store.write() as tx:
             current = tx.get(Instance, instance_id)
             if current is not None:
-                tx.put(replace(current, **changes))  # type: ignore[arg-type]
+                tx.put(changed(current))
+
+
+def _checked(instance: Instance, status: str, now: datetime | None = None) -> Instance:
+    """With what its status check says; `now` where it fails."""
+    since = (instance.impaired_since or now) if status == "impaired" else None
+    return replace(instance, instance_status=status, impaired_since=since)
+
+
+def _booting(instance: Instance) -> Instance:
+    """With nothing of what was found out about the boot before."""
+    return replace(_checked(instance, "initializing"), paused_reason="", panicked=False)
 
 
 def machine_uuid(instance_id: str) -> str:

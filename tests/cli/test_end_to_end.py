@@ -178,11 +178,11 @@ def test_a_screen(orc: Orc, tmp_path: Path) -> None:
 
 
 def test_a_tunnel_to_a_simulated_guest(orc: Orc, controller: Serving) -> None:
-    """It takes calls at port 22 and hangs up; elsewhere nobody listens."""
+    """It takes calls at port 22, says who it is and hangs up; elsewhere nobody listens."""
     (instance_id,) = orc("run", "tiny", "-q", "--wait", "--name", "web").stdout.split()
     with process(controller, "tunnel", "web", "22") as tunnel:
         out, err = tunnel.communicate(timeout=60)
-        assert (tunnel.returncode, out, err) == (0, b"", b"")
+        assert (tunnel.returncode, out, err) == (0, b"SSH-2.0-simulated\r\n", b"")
     with process(controller, "tunnel", instance_id, "81") as tunnel:
         _, err = tunnel.communicate(timeout=60)
         assert (tunnel.returncode, b"nothing listens" in err) == (1, True)

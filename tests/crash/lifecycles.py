@@ -248,6 +248,20 @@ def machine_crashes(w: World) -> None:
     assert state(w) == "running"
 
 
+@lifecycle(running)
+def kernel_panics(w: World) -> None:
+    instance = w.names["instance"]
+    w.host.compute.panic(instance)
+    w.settle()
+    assert state(w) == "running"
+    w.host.compute.guest_resets_itself(instance)
+    w.settle()
+    w.passes(minutes=2)  # until its ssh has spoken, where nobody has seen it boot
+    w.settle()
+    row = w.get(Instance, instance)
+    assert (row.state, row.instance_status, row.panicked) == ("running", "ok", False)
+
+
 @lifecycle(two_disks)
 def host_boots(w: World) -> None:
     w.host.lose_host()

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import shutil
 import struct
+import subprocess
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from orchestrator.model.key_pair import KeyPair
-from orchestrator.store import Store, StoreError
+from orchestrator.store import Store, StoreError, StoreUnavailable
 from tests.conftest import Clock
 
 COMMITS = 12
@@ -51,7 +54,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tx.record({"eventName": f"Call{number}"})
     shutil.copytree(place / "open", place / "killed")
     store.close()
-    return place / "killed"
+    killed = place / "killed"
+    with open(log(killed), "r+b") as file:
+        file.truncate(frames(killed)[-1] + 65536)  # some of the room behind its last commit
+    return killed
 
 
 @pytest.fixture
@@ -99,7 +105,10 @@ def frames(written: Path) -> list[int]:
     """Where each frame of the log begins, and where the last one ends."""
     data = log(written).read_bytes()
     [page_bytes] = struct.unpack_from(">I", data, 8)
-    return list(range(_HEADER_BYTES, len(data) + 1, _FRAME_HEADER_BYTES + page_bytes))
+    starts = [_HEADER_BYTES]
+    while data[starts[-1] + 8 : starts[-1] + 16] == data[16:24]:  # its salts are the header's; behind there is room
+        starts.append(starts[-1] + _FRAME_HEADER_BYTES + page_bytes)
+    return starts
 
 
 def test_it_is_as_of_the_last_commit_when_it_is_whole(torn: Callable[..., int | None], written: Path) -> None:
@@ -194,3 +203,45 @@ def test_a_page_of_the_file_was_never_written(written: Path, tmp_path: Path) -> 
         finally:
             store.close()
     assert damaged > size // 4096 // 2
+
+
+@pytest.mark.host
+def test_on_a_full_disk_there_is_room_for_some_commits(tmp_path: Path, clock: Clock) -> None:
+    """What befalls a guest then is written down. After that nothing is, and nothing is lost."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(tmp_path)], check=True)
+    try:
+        store = Store(tmp_path / "store.db")
+        with store.write() as tx:
+            tx.put(pair(clock, "impaired", 0))
+        ballast = tmp_path / "ballast"
+        fill(ballast)
+        written = 0
+        with suppress(StoreUnavailable):
+            while True:
+                with store.write() as tx:
+                    tx.put(replace(pair(clock, "impaired", 1), name=f"{written + 1}"))
+                    tx.put(pair(clock, f"new-{written}", 1))
+                    tx.record({"eventName": "Call"})
+                written += 1
+        print(f"{written} commits on a full disk")
+        assert written > 200
+        assert len(store.all(KeyPair)) == written + 1
+        ballast.unlink()
+        with store.write() as tx:
+            tx.put(pair(clock, "after", 0))
+        store.close()
+        store = Store(tmp_path / "store.db")
+        assert {row.id: row.name for row in store.all(KeyPair)}["key-impaired"] == f"{written}"
+        assert len(store.all(KeyPair)) == written + 2
+        store.close()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def fill(ballast: Path) -> None:
+    """Take all room that there is on its file system."""
+    with open(ballast, "wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))

@@ -18,7 +18,8 @@ from xml.etree import ElementTree
 
 from orchestrator.host import Disk, LayerFile, Machine, Nic, Router, dnsmasq, routing, ruleset, shaping, translator
 from orchestrator.host.links import UPLINK, leg_name, peer_name
-from orchestrator.host.memory import MemoryCompute, MemoryHost, MemoryNetwork
+from orchestrator.host.memory import MemoryCompute, MemoryHost
+from orchestrator.host.memory_network import MemoryNetwork
 from orchestrator.host.memory_storage import MemoryStorage
 from orchestrator.host.xml import DomainFiles, DomainTemplate, KernelFiles
 

@@ -87,6 +87,7 @@ def test_where_controllers_are(tmp_path: Path) -> None:
         "cgroup /c/cpu cgroup rw,cpu,cpuacct", "cgroup /c/pids cgroup rw,pids", "cgroup /c/memory cgroup ro,memory"
     )
     assert (old.version, old.old) == ("v1", {"cpu": Path("/c/cpu"), "pids": Path("/c/pids")})
+    assert old.mounts == (Path("/c/cpu"), Path("/c/pids"))
 
 
 def test_settings_of_libvirt(tmp_path: Path) -> None:
@@ -201,6 +202,30 @@ def test_a_process_that_shares_its_cgroup_gets_one_of_its_own_while_it_lives(
         process.wait()
         confinement.release()
         assert not own.exists()
+
+
+@pytest.mark.host
+def test_what_libvirt_has_left_of_a_machine_is_taken_away_when_it_has_ended(
+    process: subprocess.Popen[Any], tmp_path: Path
+) -> None:
+    """As it does where QEMU is killed while libvirtd is away. Others' machines keep theirs."""
+    name = f"i-{os.getpid()}"
+    places = Hierarchies({}, None, frozenset(), (*hierarchies().old.values(), tmp_path))
+    made = [mount / "machine" / f"qemu-7-{name}.libvirt-qemu" for mount in places.mounts]
+    another = tmp_path / "machine" / "qemu-8-i-0.libvirt-qemu"
+    for place in (*made, another):
+        (place / "vcpu0").mkdir(parents=True)
+    confinement = Confinement("0f3c", "kvm", places=lambda: places)
+    if pids := hierarchies().old.get("pids"):
+        inside = pids / "machine" / made[0].name
+        (inside / "vcpu0" / "cgroup.procs").write_text(str(process.pid))
+        confinement.bury(name)
+        assert (inside / "vcpu0").is_dir(), "it is in use"
+        process.kill()
+        process.wait()
+    confinement.bury(name)
+    assert [place for place in made if place.exists()] == []
+    assert another.exists()
 
 
 def test_threads_are_limited_where_the_machine_has_a_cgroup_in_version_2(

@@ -82,6 +82,36 @@ def test_a_call_that_does_not_end_is_not_waited_for() -> None:
         assert call("look at i-1", lambda known: 4, name="i-1") == 4
 
 
+def test_calls_that_do_not_end_take_no_room_from_others() -> None:
+    """Each has a connection of its own, since libvirtd works on few calls of one at a time."""
+    with watching(DRIVER) as watcher:
+        call = watcher.connection.call
+        release, lock = threading.Event(), threading.Lock()
+        held: list[Any] = []
+
+        def hang(known: Any) -> None:
+            with lock:
+                held.append(known)
+            release.wait(20)
+
+        hanging = [
+            threading.Thread(target=lambda name=f"i-{number}": call("look", hang, name=name)) for number in range(9)
+        ]
+        for thread in hanging:
+            thread.start()
+        until(lambda: len(held) == 9)
+        free = call("look at another", lambda known: known)
+        assert len(set(map(id, held))) == 9
+        assert free not in held
+        release.set()
+        for thread in hanging:
+            thread.join(20)
+        before = len(set(map(id, held)))
+        for number in range(20):  # what is free again is used
+            held.append(call("look", lambda known: known, name=f"i-{number}"))
+        assert len(set(map(id, held))) <= before + 1
+
+
 @pytest.mark.host
 def test_a_libvirtd_that_takes_connections_and_is_silent(daemon: OwnDaemon) -> None:
     with watching(daemon.uri) as watcher:

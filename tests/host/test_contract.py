@@ -1,8 +1,8 @@
 """What a reconciler may rely on, of both hosts: the one in memory, and libvirt with qcow2 files.
 
 The libvirt one runs a guest of 512 bytes, a boot sector that is written out below. It says `ready` on its serial port,
-echoes what it is sent, powers itself off when its power button is pressed or it is sent a `p`, resets on an `r`, and on
-an `e` lets go of the devices that it is asked to let go of.
+echoes what it is sent, powers itself off when its power button is pressed or it is sent a `p`, resets on an `r`, on
+an `e` lets go of the devices that it is asked to let go of, and on a `k` says that it panics.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from orchestrator.host import (
     LayerFile,
     Limits,
     Machine,
+    MachineStatus,
     Nic,
     OffReason,
     Power,
@@ -48,17 +49,18 @@ BOOT_SECTOR = (
     bytes.fromhex(
         "fc 31c0 8ed8"  # cld; xor ax, ax; mov ds, ax
         "ba0206 b80001 ef"  # out 0x602, 0x100: let ACPI report the power button
-        "be797c"  # mov si, text
+        "be857c"  # mov si, text
         "bafd03 ec a820 74fb"  # print: until the serial port takes a byte
         "ac 84c0 7406"  # lodsb; at the text's end jump to main
         "baf803 ee ebed"  # out 0x3f8, al; jump to print
-        "ba0006 ed f6c401 751b"  # main: in ax, 0x600; was the power button pressed? jump to off
+        "ba0006 ed f6c401 751f"  # main: in ax, 0x600; was the power button pressed? jump to off
         "bafd03 ec a801 74ef"  # is there a byte on the serial port? else jump to main
         "baf803 ec"  # in al, 0x3f8
-        "3c70 740b"  # p? jump to off
-        "3c72 7410"  # r? jump to reset
-        "3c65 7414"  # e? jump to eject
-        "ee ebdc"  # out 0x3f8, al; jump to main
+        "3c70 740f"  # p? jump to off
+        "3c72 7414"  # r? jump to reset
+        "3c65 7418"  # e? jump to eject
+        "3c6b 7436"  # k? jump to panic
+        "ee ebd8"  # out 0x3f8, al; jump to main
         "ba0406 b80020 ef ebfe"  # off: out 0x604, 0x2000: ACPI's S5
         "baf90c b006 ee ebfe"  # reset: out 0xcf9, 6
         "6631db"  # eject: xor ebx, ebx
@@ -66,7 +68,8 @@ BOOT_SECTOR = (
         "bac40c 66ed"  # in eax, 0xcc4: the slots that are to be emptied
         "bac80c 6685c0 7402 66ef"  # out 0xcc8, eax: empty them, where there are any
         "43 83fb10 72e3"  # inc bx; below 16 jump to next
-        "eba9"  # jump to main
+        "eba5"  # jump to main
+        "ba0505 b001 ee eb9d"  # panic: out 0x505, 1: ring the panic device; jump to main
     )
     + b"ready\r\n\0"
 ).ljust(510, b"\0") + b"\x55\xaa"
@@ -137,6 +140,11 @@ class Rig:
 
     def guest_powers_off(self) -> None: ...
 
+    def guest_panics(self) -> None:
+        """Its kernel says so."""
+
+    def guest_resets_itself(self) -> None: ...
+
     def guest_echoes(self) -> None:
         """It sends back what is waiting on its serial port."""
 
@@ -150,6 +158,11 @@ class Rig:
     def ports(self) -> tuple[str, ...]:
         status = self.compute.observe(self.name)
         return status.ports if status else ()
+
+    def status(self) -> MachineStatus:
+        status = self.compute.observe(self.name)
+        assert status is not None
+        return status
 
     def disk(self, number: int) -> Disk:
         """A disk of one layer, which is made."""
@@ -174,6 +187,12 @@ class MemoryRig(Rig):
 
     def guest_powers_off(self) -> None:
         self.memory.guest_powers_off(self.name)
+
+    def guest_panics(self) -> None:
+        self.memory.panic(self.name)
+
+    def guest_resets_itself(self) -> None:
+        self.memory.guest_resets_itself(self.name)
 
     def guest_echoes(self) -> None:
         self.memory.guest_writes(self.name, self.memory.guest_serial(self.name).recv(100))
@@ -211,6 +230,17 @@ class LibvirtRig(Rig):
         with self.compute.console_socket(self.name) as serial:
             serial.sendall(b"p")
             self.until_power(Power.OFF)
+
+    def guest_panics(self) -> None:
+        with self.compute.console_socket(self.name) as serial:
+            serial.sendall(b"k")
+            self.until(lambda: self.status().panicked)
+
+    def guest_resets_itself(self) -> None:
+        resets = self.status().resets
+        with self.compute.console_socket(self.name) as serial:
+            serial.sendall(b"r")
+            self.until(lambda: self.status().resets > resets)
 
     def guest_lets_go(self, device: str) -> None:
         with self.compute.console_socket(self.name) as serial:
@@ -320,6 +350,34 @@ def test_a_reboot_is_a_reset_that_is_counted(rig: Rig, how: str) -> None:
     rig.until(counted)
     rig.until(lambda: rig.name in rig.woken)
     rig.until_ready(boots=2)
+
+
+def test_a_guest_that_panics_is_noticed_and_runs_on(rig: Rig) -> None:
+    rig.compute.start(rig.machine())
+    rig.until_ready()
+    for boots in (1, 2):  # the second panic is noticed like the first
+        rig.woken.clear()
+        rig.guest_panics()
+        rig.until(lambda: rig.name in rig.woken)
+        status = rig.status()
+        assert (status.power, status.panicked, status.reset_since) == (Power.RUNNING, True, False)
+        rig.compute.start(rig.machine())  # it runs
+        assert rig.status().panicked
+        rig.compute.resume(rig.name)
+        rig.until(lambda: not rig.status().panicked)
+        assert rig.status().power is Power.RUNNING
+        rig.guest_resets_itself()
+        rig.until_ready(boots + 1)
+        assert not rig.status().panicked
+    rig.guest_panics()
+    rig.guest_resets_itself()  # before anybody has looked
+    assert (rig.status().panicked, rig.status().reset_since) == (True, True)
+    rig.compute.resume(rig.name)
+    rig.until(lambda: not rig.status().panicked)
+    rig.until_ready(boots=4)
+    rig.guest_powers_off()
+    rig.until_power(Power.OFF)
+    assert not rig.status().panicked
 
 
 def test_what_is_not_there_or_off_needs_nothing(rig: Rig) -> None:

@@ -7,7 +7,8 @@
                +── Box.boot()      what is on the disk is there again, and nothing else
 
 On the disk are the box's directory with the state of a controller and what libvirtd keeps under /etc and /var. The
-network has no way out. `boot_id` differs from boot to boot, as the kernel's does.
+network has no way out. `boot_id` differs from boot to boot, as the kernel's does. Cgroups alone are the host's: a crash
+takes away those of the box's machines.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -33,6 +35,7 @@ from tests.live.conftest import Deployment, Guest, eventually, log_in
 _KEPT = ("etc/libvirt", "var/lib/libvirt", "var/log/libvirt", "var/cache/libvirt")
 DISK_MIB = 512
 _CLONE_NEWNET = 0x40000000
+_CGROUPS = Path("/sys/fs/cgroup")
 
 # Process 1 of a box: makes its mounts, then does what process 1 has to, and ends with the test.
 _INIT = """
@@ -96,6 +99,18 @@ class Box:
         assert self._outer.stdout is not None
         self._outer.stdout.close()
         self._outer = None
+        for place in self.cgroups():
+            for top, _, _ in os.walk(place, topdown=False):
+                os.rmdir(top)
+
+    def cgroups(self) -> list[Path]:
+        """Of all machines that libvirt keeps a log of: its own cgroups, and what a controller has made."""
+        machines = [path.stem for path in (self.place / "var/log/libvirt/qemu").glob("*.log")]
+        return [
+            place
+            for place in (*_CGROUPS.glob("machine/*"), *_CGROUPS.glob("*/machine/*"))
+            if place.is_dir() and any(name in place.name or (place / name).is_dir() for name in machines)
+        ]
 
     def end(self) -> None:
         if self._outer is not None:
@@ -210,6 +225,8 @@ class BoxedDeployment(Deployment):
 
     def close(self) -> None:
         self._door.close()
+        with contextlib.suppress(sqlite3.OperationalError):  # it never began
+            shutil.rmtree(f"/run/orc-{self.name}", ignore_errors=True)  # of the time outside
 
     def launch(self, count: int = 1, image: str = "tiny", **more: Any) -> list[Guest]:
         return [BoxedGuest(self, guest.id) for guest in super().launch(count, image, **more)]
@@ -273,6 +290,7 @@ def make_box() -> Iterator[Box]:
         yield box
     finally:
         box.end()
+        assert box.cgroups() == []
         # The kernel takes a moment to let go of what its last processes had open.
         eventually(lambda: not subprocess.run(["umount", str(place)], check=False).returncode, 30, f"{place} is free")
         place.rmdir()

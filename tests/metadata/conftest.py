@@ -48,6 +48,8 @@ async def settle(loop: asyncio.AbstractEventLoop) -> None:
         task.cancel()
     await asyncio.gather(*begun, return_exceptions=True)
     for _ in range(3):  # a transport is aborted, tells of it, and closes its socket
+        for transport in list(loop._transports.values()):  # one that was accepted last, nobody else knows of
+            transport.abort()
         await asyncio.sleep(0)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.host import Flow, HostError, Port, Router
-from orchestrator.host.memory import MemoryNetwork
+from orchestrator.host.memory_network import MemoryNetwork
 from orchestrator.model.vpc import FlowLog, InterfaceAttachment, NetworkInterface, Subnet
 from orchestrator.reconcile.flow_log import KEPT_FILES, FlowLogs
 from orchestrator.store import Store
