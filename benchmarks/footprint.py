@@ -1,7 +1,7 @@
 """What a deployment takes of its host, counted from outside: by its marks, its ids, and what the kernel says of its
 processes. Others on the same host are not counted.
 
-    controller   PSS, descriptors, threads                 /proc/PID
+    controller   its own memory, descriptors, threads      /proc/PID
     its own      processes, files, bytes of the store      marks: the deployment's name, the state directory
     host's       namespaces, links, tables, domains, ...   names: the ids that it has ever given
 """
@@ -22,7 +22,7 @@ LIBVIRT_STATE = (Path("/var/lib/libvirt/qemu"), Path("/run/libvirt/qemu"), Path(
 
 # What the rows are called, in the order in which they are printed. Those of the first kind begin anew with each
 # process of the controller.
-PROCESS = ("pss KiB", "descriptors", "threads")
+PROCESS = ("memory KiB", "descriptors", "threads")
 HOST = ("processes", "namespaces", "links", "tables", "cgroups", "domains", "secrets", "libvirt files")
 STATE = ("run files", "state files", "store KiB", "rows", "waiting")
 
@@ -53,7 +53,7 @@ class Footprint:
     def _process(self, pid: int) -> dict[str, int]:
         place = Path("/proc", str(pid))
         return {
-            "pss KiB": pss_kib(place),
+            "memory KiB": own_kib(place),
             "descriptors": len(listing(place / "fd")),
             "threads": len(os.listdir(place / "task")),
         }
@@ -141,10 +141,10 @@ def listing(place: Path) -> list[str]:
         return []
 
 
-def pss_kib(process: Path) -> int:
-    """What a process has in memory, with its part of what it shares. A process that cannot be dumped shows that to root
-    alone, and others what is its own."""
-    wanted = {"smaps_rollup": "Pss:", "status": "RssAnon:"}
+def own_kib(process: Path) -> int:
+    """What a process has in memory that is no file's. Its part of what it shares with others would be more whenever one
+    of them ends. A process that cannot be dumped shows root alone the exact figure."""
+    wanted = {"smaps_rollup": "Anonymous:", "status": "RssAnon:"}
     for name, row in wanted.items():
         with suppress(PermissionError):
             lines = (process / name).read_text().splitlines()

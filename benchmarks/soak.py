@@ -11,6 +11,10 @@ as many calls in the same time: what the controller itself loses shows sooner.
 At rest every lap should find what the lap before found. A line is fitted through each count after a warm-up, over the
 number of calls, for the controller's own figures within each of its lives. What rises beyond what chance and allocators
 explain is a leak: the exit code is 1. Ctrl-C ends the run early, cleans up and prints what there is.
+
+Of memory 3 MiB are allowed, for what allocators keep: from 26,000 to 44,000 calls in memory what is in use stays the
+same (25 MiB of malloc's, 668,000 blocks of Python's, give or take 1 %) while malloc's free rest rises by 0.5 MiB, which
+malloc_trim would give back.
 """
 
 from __future__ import annotations
@@ -537,7 +541,7 @@ def soak(
         figures = deployment.footprint.measure(deployment.server.pid)
         samples.append(Sample(time.monotonic() - began, deployment.calls, deployment.lives, figures))
         if deployment.real or len(samples) % PRINTED_EACH == 0:
-            print(f"  {samples[-1].at_s:6.0f} s  {deployment.calls:6} calls  {figures['pss KiB']:7} KiB", flush=True)
+            print(f"  {samples[-1].at_s:6.0f} s  {deployment.calls:6} calls  {figures['memory KiB']:7} KiB", flush=True)
         turns.leave()
     return samples, failures
 

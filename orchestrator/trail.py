@@ -44,7 +44,8 @@ MOST_NOTED = 20_000  # that wait to be written while the store cannot be; more a
 WRITE_EACH_S = 0.5
 TIDY_EACH_S = 3600.0
 _BATCH = 1000
-_DROPPED_AT_ONCE = 200  # rows, while nobody else can write
+_READ_AT_ONCE = 200  # events, while nobody else can write
+_DROPPED_AT_ONCE = 200  # rows, likewise
 PAUSE_S = 0.002  # between such steps, so that whoever waits is next
 _YIELD_EACH = 8  # events, between which requests may have the interpreter
 _NAME = re.compile(r"([0-9]{12,19})-([0-9]{12,19})\.jsonl")
@@ -218,30 +219,38 @@ class Trail:
         self._drop_moved()
         while (first := self._first()) and self.head.number - first + 1 >= self.kept_events + self._segment_events:
             last = first + self._segment_events - 1
-            with self._lock:
-                links = [Link(*row) for row in self._database.events(first, last)]
-            if len(links) != self._segment_events:
+            head = self._close(first, last)
+            if head is None:
                 log.error("events %d to %d of the audit log are not whole: they stay where they are", first, last)
                 break
-            self._close(links)
             self._drop_moved()
             closed += 1
-            log.info("the audit log goes on after %s", Head(last, links[-1].hash))
+            log.info("the audit log goes on after %s", head)
         return closed
 
-    def _close(self, links: Sequence[Link]) -> None:
+    def _close(self, first: int, last: int) -> Head | None:
+        """Write a segment, and say where it ends; None when events are missing. A batch at a time: nobody waits long,
+        and allocators hardly give back what all of it would take."""
         self.directory.mkdir(mode=0o700, exist_ok=True)
-        path = self.directory / f"{links[0].number:012d}-{links[-1].number:012d}.jsonl"
+        path = self.directory / f"{first:012d}-{last:012d}.jsonl"
         fresh = path.with_suffix(".new")
-        with suppress(FileNotFoundError):
-            fresh.unlink()
+        fresh.unlink(missing_ok=True)
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400), "wb") as file:
-            for link in links:
-                file.write(link.line + b"\n")
+            for begin in range(first, last + 1, _READ_AT_ONCE):
+                end = min(last, begin + _READ_AT_ONCE - 1)
+                with self._lock:
+                    rows = self._database.events(begin, end)
+                if len(rows) != end - begin + 1:
+                    fresh.unlink()
+                    return None
+                for row in rows:
+                    link = Link(*row)
+                    file.write(link.line + b"\n")
             file.flush()
             os.fsync(file.fileno())
         fresh.rename(path)
         sync_directory(self.directory)
+        return Head(link.number, link.hash)
 
     def _first(self) -> int:
         with self._lock:

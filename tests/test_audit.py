@@ -212,6 +212,36 @@ def test_a_move_that_was_cut_off_is_finished(path: Path, monkeypatch: pytest.Mon
     assert verify(path.parent).problems == []
 
 
+def test_a_segment_is_read_a_little_at_a_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others write in between, and little of it is in memory at once."""
+    monkeypatch.setattr("orchestrator.trail._READ_AT_ONCE", 4)
+    store = open_store(path)
+    asked: list[tuple[int, int]] = []
+    read = store._database.events
+    monkeypatch.setattr(store._database, "events", lambda first, last: asked.append((first, last)) or read(first, last))
+    for number in range(1, 32):
+        store.trail.note(lambda number=number: event(number))  # type: ignore[misc]
+    store.trail.flush()
+    assert store.trail.move_out() == 1
+    assert asked == [(1, 4), (5, 8), (9, 10)]
+    store.close()
+    verifier = verify(path.parent)
+    assert verifier.problems == [] and verifier.head.number == 31
+
+
+def test_events_that_are_not_whole_stay_where_they_are(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = open_store(path)
+    for number in range(1, 32):
+        store.trail.note(lambda number=number: event(number))  # type: ignore[misc]
+    store.trail.flush()
+    store._database.change("DELETE FROM audit WHERE number = 7")
+    assert store.trail.move_out() == 0
+    assert "events 1 to 10 of the audit log are not whole" in caplog.text
+    assert list((path.parent / "audit").iterdir()) == []
+    assert store._database.count("audit") == 30
+    store.close()
+
+
 def test_it_can_be_verified_while_it_is_written_and_moved(path: Path) -> None:
     store = open_store(path)
     ended = threading.Event()

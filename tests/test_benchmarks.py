@@ -86,9 +86,9 @@ print([
     verdict("descriptors", 0, 0),
     verdict("descriptors", 0, 5),
     verdict("descriptors", 0.0001, 0.2),
-    verdict("pss KiB", 0, 2000),
-    verdict("pss KiB", 0.2, 2000),
-    verdict("pss KiB", 0.2, 500, lives=4),
+    verdict("memory KiB", 0, 2000),
+    verdict("memory KiB", 0.2, 2000),
+    verdict("memory KiB", 0.2, 500, lives=4),
     verdict("rows", 0.2, 500, lives=4),
 ])
 """
