@@ -17,7 +17,8 @@ import heapq
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from orchestrator.host import HostError
@@ -27,8 +28,8 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 30.0
-GIVE_WAY_S = 0.05  # to callers, who share the interpreter: many launches are taken before the first of them run
-_CALM_EACH_S = 0.005
+FEW = 2  # steps at once while callers wait, who share the interpreter with them
+GIVE_WAY_S = 0.05  # how long others wait for their turn then: steps that wait for libvirt hold nobody up
 _OVERTAKEN = 64  # entries of the heap that nobody waits for, before it is looked whether to drop them
 
 WakeKey = tuple[str, str]  # kind, id
@@ -54,9 +55,10 @@ class Loop:
     def __init__(
         self, store: Store, steps: Mapping[str, Step], *, workers: int, calm: Callable[[], bool] = lambda: True
     ) -> None:
-        """While it is not `calm`, callers wait for answers: then each step begins a little later."""
+        """While it is not `calm`, callers wait for answers: then few steps are begun at once."""
         self._store = store
         self._calm = calm
+        self._few = threading.Semaphore(FEW)
         self._steps = dict(steps)
         self._condition = threading.Condition()
         self._heap: list[tuple[float, int, WakeKey]] = []
@@ -155,19 +157,24 @@ class Loop:
                 self._condition.wait(wait)
         return None
 
-    def _give_way(self) -> None:
-        deadline = time.monotonic() + GIVE_WAY_S
-        while not self._calm() and time.monotonic() < deadline:
-            time.sleep(_CALM_EACH_S)
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Among those that run while callers wait; whoever has waited for long enough goes on without it."""
+        held = not self._calm() and self._few.acquire(timeout=GIVE_WAY_S)
+        try:
+            yield
+        finally:
+            if held:
+                self._few.release()
 
     def _work(self) -> None:
         while (key := self._lease()) is not None:
             kind, resource_id = key
             after_s: float | None
-            self._give_way()
             try:
                 serial = self._store.wake_serial(kind, resource_id)
-                result = self._steps[kind](resource_id)
+                with self._turn():
+                    result = self._steps[kind](resource_id)
                 self._failures.pop(key, None)
                 after_s = result.after_s if isinstance(result, Again) else None
                 if after_s is None and serial:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from operator import attrgetter
 
 from orchestrator.host import (
     Acl,
@@ -93,10 +94,6 @@ class _Made:
     private_names: tuple[Record, ...]
     resource_names: tuple[Record, ...]
 
-    def is_of(self, plug: _Plug, rest: tuple[object, ...]) -> bool:
-        """Rows never change: another revision is another row."""
-        return self.plug.interface is plug.interface and self.plug.instance is plug.instance and self.rest == rest
-
 
 @dataclass(slots=True)
 class Kept:
@@ -105,6 +102,7 @@ class Kept:
     their ports. Whoever makes plans of a VPC one after the other keeps one of these for it."""
 
     made: dict[str, _Made] = field(default_factory=dict)
+    common: tuple[object, ...] = ()  # what all of them depend on besides
 
 
 def peers(rows: Rows, vpc_id: str) -> list[str]:
@@ -123,13 +121,15 @@ class _Plug:
 
 def _plugs(rows: Rows, vpc_id: str) -> list[_Plug]:
     """The interfaces of machines that are on the host; and if there are any, those of NAT gateways."""
-    interfaces = sorted(rows.all(NetworkInterface, vpc_id=vpc_id), key=lambda interface: interface.id)
+    interfaces = sorted(rows.all(NetworkInterface, vpc_id=vpc_id), key=attrgetter("id"))
     found = [_Plug(each, instance) for each in interfaces if (instance := _holder(rows, each)) is not None]
     if not found:
         return []
     gateways = {gateway.interface_id for gateway in _nat_gateways(rows, vpc_id)}
-    found += [_Plug(each, None) for each in interfaces if each.id in gateways]
-    return sorted(found, key=lambda plug: plug.interface.id)
+    if gateways:
+        found += [_Plug(each, None) for each in interfaces if each.id in gateways]
+        found.sort(key=attrgetter("interface.id"))
+    return found
 
 
 def _holder(rows: Rows, interface: NetworkInterface) -> Instance | None:
@@ -172,7 +172,12 @@ class _Draft:
         for plug in self.plugs:
             if plug.instance is not None:
                 self.siblings[plug.instance.id] = self.siblings.get(plug.instance.id, 0) + 1
-        self.made = kept.made = {plug.interface.id: self._make(plug, kept.made) for plug in self.plugs}
+        shared = {instance: count for instance, count in self.siblings.items() if count > 1}
+        common = (vpc.region, tuple(self.groups), self.logged, shared)
+        # Public addresses are rows of their own, which may change while those of the port do not.
+        alike = common == kept.common and not self.gateways
+        self.made = {plug.interface.id: self._make(plug, kept.made, alike=alike) for plug in self.plugs}
+        kept.made, kept.common = self.made, common
 
     def router(self) -> Router:
         policies = tuple(self._policies())
@@ -213,8 +218,13 @@ class _Draft:
                 acl=acl.id if acl and not _is_open(acl, ipv6=bool(subnet.ipv6_cidrs)) else "",
             )
 
-    def _make(self, plug: _Plug, before: Mapping[str, _Made]) -> _Made:
+    def _make(self, plug: _Plug, before: Mapping[str, _Made], *, alike: bool) -> _Made:
         interface, instance = plug.interface, plug.instance
+        made = before.get(interface.id)
+        # Rows never change: another revision is another row.
+        same_rows = made is not None and made.plug.interface is interface and made.plug.instance is instance
+        if made is not None and same_rows and alike:
+            return made
         rest = (
             self.vpc.region,
             self._public(interface) if self.gateways else (),
@@ -222,8 +232,7 @@ class _Draft:
             _rate(instance.instance_type, self.siblings[instance.id]) if instance else None,
             not self.logged.isdisjoint((interface.id, interface.subnet_id, interface.vpc_id)),
         )
-        made = before.get(interface.id)
-        if made is not None and made.is_of(plug, rest):
+        if made is not None and same_rows and made.rest == rest:
             return made
         names = (Record(name=private_dns_name(each, self.vpc.region), address=each) for each in interface.private_ips)
         port = self._port(plug, *rest[1:])

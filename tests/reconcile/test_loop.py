@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.host import HostError
 from orchestrator.model.account import Account
-from orchestrator.reconcile.loop import GIVE_WAY_S, Again, Done, Loop, Next
+from orchestrator.reconcile.loop import FEW, Again, Done, Loop, Next
 from orchestrator.store import Store, StoreUnavailable
 from tests.conftest import Clock
 
@@ -236,19 +236,28 @@ def test_what_is_woken_together_is_worked_on_together(store: Store) -> None:
     assert not together.broken
 
 
-def test_whoever_waits_for_an_answer_goes_first_but_not_for_ever(store: Store, clock: Clock) -> None:
-    calm: list[str] = []
-    began: list[float] = []
-    step = {Account.KIND: lambda name: began.append(time.monotonic()) or Done()}
-    loop = Loop(store, step, workers=1, calm=lambda: bool(calm))
+@pytest.mark.parametrize(
+    ("calm", "give_way_s", "at_once"), [(False, 60.0, FEW), (True, 60.0, FEW + 1), (False, 0.01, FEW + 1)]
+)
+def test_few_steps_run_at_once_while_callers_wait_and_none_waits_for_ever(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, calm: bool, give_way_s: float, at_once: int
+) -> None:
+    monkeypatch.setattr("orchestrator.reconcile.loop.GIVE_WAY_S", give_way_s)
+    began: list[str] = []
+    go_on = threading.Event()
+
+    def step(name: str) -> Next:
+        began.append(name)
+        go_on.wait(DEADLINE_S)
+        return Done()
+
+    loop = Loop(store, {Account.KIND: step}, workers=FEW + 1, calm=lambda: calm)
     loop.start()
-    woken = time.monotonic()
-    wake(store, clock)
-    until(lambda: bool(began))
-    assert began[0] - woken >= GIVE_WAY_S
-    calm.append("now")
-    woken = time.monotonic()
-    wake(store, clock, "2")
-    until(lambda: len(began) == 2)
-    assert began[1] - woken < GIVE_WAY_S
+    for number in range(FEW + 1):
+        wake(store, clock, str(number))
+    until(lambda: loop.busy_count() == FEW + 1 and len(began) >= at_once)
+    assert len(began) == at_once
+    go_on.set()
+    until(lambda: store.pending_wakes() == [])
+    assert len(began) == FEW + 1
     loop.stop()
