@@ -58,7 +58,7 @@ from orchestrator.reconcile.key import KeyCalendar
 from orchestrator.reconcile.layer import LayerFiles, Layers, only_child
 from orchestrator.reconcile.loop import Loop
 from orchestrator.reconcile.nat_gateway import NatGateways
-from orchestrator.reconcile.network import LOOK_EACH_S, Networks
+from orchestrator.reconcile.network import Networks
 from orchestrator.reconcile.peering import Peerings
 from orchestrator.reconcile.plan import plan
 from orchestrator.reconcile.recycle_bin import RecycleBin
@@ -278,8 +278,8 @@ class Controller:
 
             metadata = MetadataServer(self.store, self._clock, saw, self.config.state_dir)
 
-            def appeared(vpc_id: str) -> None:
-                loop.wake(Vpc.KIND, vpc_id, after_s=LOOK_EACH_S)  # from then on it asks for itself
+            def appeared(vpc_id: str, after_s: float) -> None:
+                loop.wake(Vpc.KIND, vpc_id, after_s=after_s)
 
             keys = open_key_ring(self.config.state_dir / "keys", passphrase_file(self.config))
             networks = Networks(self.store, self.host.network, metadata, appeared)

@@ -42,7 +42,7 @@ class Doorway(Protocol):
     def shut(self, vpc_id: str) -> None: ...
 
 
-def _nobody(vpc_id: str) -> None:
+def _nobody(vpc_id: str, after_s: float) -> None:
     pass
 
 
@@ -80,15 +80,15 @@ class Rounds:
 
 
 class Networks:
-    """`appeared` is called with each VPC that a launch has brought onto the host: somebody should step it from time
-    to time from then on."""
+    """`appeared` is called with each VPC that a launch has brought onto the host, and in how many seconds it is to be
+    stepped; from then on its steps say so."""
 
     def __init__(
         self,
         store: Store,
         network: Network,
         doorway: Doorway,
-        appeared: Callable[[str], None] = _nobody,
+        appeared: Callable[[str, float], None] = _nobody,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -154,7 +154,7 @@ class Networks:
         if before != router:
             self._tell_peers(router, vpc_id, fresh=before is None)
         if router is not None and before is None and trust:
-            self._appeared(vpc_id)
+            self._appeared(vpc_id, self._rounds.book(vpc_id, FIRST_COST_S))
         return router is not None
 
     def _open_doorway(self, router: Router) -> None:

@@ -63,7 +63,7 @@ from orchestrator.reconcile.key import KeyCalendar
 from orchestrator.reconcile.layer import LayerFiles, Layers
 from orchestrator.reconcile.loop import FIRST_DELAY_S, LONGEST_DELAY_S, Again, Loop, Next, WakeKey
 from orchestrator.reconcile.nat_gateway import NatGateways
-from orchestrator.reconcile.network import LOOK_EACH_S, Networks
+from orchestrator.reconcile.network import Networks
 from orchestrator.reconcile.peering import Peerings
 from orchestrator.reconcile.plan import plan
 from orchestrator.reconcile.recycle_bin import RecycleBin
@@ -178,8 +178,8 @@ class Process:
     def _steps(self) -> dict[str, Callable[[str], Next]]:
         store, host, clock = self.store, self.host, self.clock
 
-        def appeared(vpc_id: str) -> None:
-            self.wake(Vpc.KIND, vpc_id, after_s=LOOK_EACH_S)
+        def appeared(vpc_id: str, after_s: float) -> None:
+            self.wake(Vpc.KIND, vpc_id, after_s=after_s)
 
         files = self.files = _Files(store, host.storage, self.keys)
         networks = Networks(store, host.network, _Doors(), appeared)

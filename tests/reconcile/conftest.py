@@ -84,8 +84,8 @@ class Deployment:
     def restart(self) -> None:
         """As when the controller ends and starts: what only the process knew is gone."""
         limits = Limits()
-        self.appeared: list[str] = []
-        self.networks = Networks(self.store, self.host.network, self.doors, self.appeared.append)
+        self.appeared: list[tuple[str, float]] = []
+        self.networks = Networks(self.store, self.host.network, self.doors, lambda *told: self.appeared.append(told))
         files = self.files = LayerFiles(self.store, self.host.storage, self.keys)
         self.instances = Instances(self.store, self.host, self.networks, files, self.clock, limits, MAX_DEPTH)
         self.layers = Layers(self.store, files)

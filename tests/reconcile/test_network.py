@@ -104,7 +104,7 @@ def test_a_launch_that_brings_a_vpc_onto_the_host_has_it_looked_at_from_then_on(
     one, other = deployment.launch(1), deployment.launch(2)
     deployment.settle(one.id)
     deployment.settle(other.id)
-    assert deployment.appeared == [one.vpc_id]
+    assert deployment.appeared == [(one.vpc_id, LOOK_EACH_S)]
 
 
 def test_damage_is_mended_by_the_next_look(deployment: Deployment) -> None:
