@@ -28,8 +28,11 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 30.0
-FEW = 2  # steps at once while callers wait, who share the interpreter with them
-GIVE_WAY_S = 0.05  # how long others wait for their turn then: steps that wait for libvirt hold nobody up
+# While callers wait, who share the interpreter with the steps:
+FEW = 2  # steps at once
+GIVE_WAY_S = 0.05  # how long each of them lets callers go first
+TURN_S = 0.05  # how long others wait for their turn: steps that wait for libvirt hold nobody up
+_CALM_EACH_S = 0.004
 _OVERTAKEN = 64  # entries of the heap that nobody waits for, before it is looked whether to drop them
 
 WakeKey = tuple[str, str]  # kind, id
@@ -55,7 +58,7 @@ class Loop:
     def __init__(
         self, store: Store, steps: Mapping[str, Step], *, workers: int, calm: Callable[[], bool] = lambda: True
     ) -> None:
-        """While it is not `calm`, callers wait for answers: then few steps are begun at once."""
+        """While it is not `calm`, callers wait for answers: then steps give way to them."""
         self._store = store
         self._calm = calm
         self._few = threading.Semaphore(FEW)
@@ -159,9 +162,13 @@ class Loop:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Among those that run while callers wait; whoever has waited for long enough goes on without it."""
-        held = not self._calm() and self._few.acquire(timeout=GIVE_WAY_S)
+        """A step's: at once while it is calm. Else among the few, once nobody waits for an answer or somebody has for
+        so long that it does not matter any more; and whoever gets no turn goes on without one."""
+        held = not self._calm() and self._few.acquire(timeout=TURN_S)
         try:
+            until = time.monotonic() + GIVE_WAY_S
+            while held and not self._calm() and time.monotonic() < until:
+                time.sleep(_CALM_EACH_S)
             yield
         finally:
             if held:

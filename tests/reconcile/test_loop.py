@@ -237,12 +237,12 @@ def test_what_is_woken_together_is_worked_on_together(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("calm", "give_way_s", "at_once"), [(False, 60.0, FEW), (True, 60.0, FEW + 1), (False, 0.01, FEW + 1)]
+    ("calm", "turn_s", "at_once"), [(False, 60.0, FEW), (True, 60.0, FEW + 1), (False, 0.01, FEW + 1)]
 )
 def test_few_steps_run_at_once_while_callers_wait_and_none_waits_for_ever(
-    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, calm: bool, give_way_s: float, at_once: int
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, calm: bool, turn_s: float, at_once: int
 ) -> None:
-    monkeypatch.setattr("orchestrator.reconcile.loop.GIVE_WAY_S", give_way_s)
+    monkeypatch.setattr("orchestrator.reconcile.loop.TURN_S", turn_s)
     began: list[str] = []
     go_on = threading.Event()
 
@@ -260,4 +260,24 @@ def test_few_steps_run_at_once_while_callers_wait_and_none_waits_for_ever(
     go_on.set()
     until(lambda: store.pending_wakes() == [])
     assert len(began) == FEW + 1
+    loop.stop()
+
+
+def test_callers_go_first_until_it_is_calm(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.reconcile.loop.GIVE_WAY_S", 60.0)
+    answering, began = threading.Event(), threading.Event()
+    asked: list[bool] = []
+
+    def calm() -> bool:
+        asked.append(began.is_set())
+        return not answering.is_set()
+
+    answering.set()
+    loop = Loop(store, {Account.KIND: lambda name: began.set() or Done()}, workers=1, calm=calm)
+    loop.start()
+    wake(store, clock)
+    until(lambda: len(asked) > 3)
+    assert not any(asked)
+    answering.clear()
+    until(began.is_set)
     loop.stop()
