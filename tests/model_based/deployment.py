@@ -39,7 +39,7 @@ from orchestrator.reconcile.instance import Instances, Limits
 from orchestrator.reconcile.layer import LayerFiles, Layers
 from orchestrator.reconcile.loop import FIRST_DELAY_S, LONGEST_DELAY_S, Again, Next, WakeKey
 from orchestrator.reconcile.nat_gateway import NatGateways
-from orchestrator.reconcile.network import LOOK_EACH_S, Networks
+from orchestrator.reconcile.network import Networks
 from orchestrator.reconcile.peering import Peerings
 from orchestrator.reconcile.snapshot import Snapshots
 from orchestrator.reconcile.volume import Volumes
@@ -171,7 +171,7 @@ class Deployment:
             self.store,
             host.network,
             Doors(),
-            lambda vpc_id: queue.wake(Vpc.KIND, vpc_id, after_s=LOOK_EACH_S),
+            lambda vpc_id, after_s: queue.wake(Vpc.KIND, vpc_id, after_s=after_s),
             lambda: self.clock().timestamp(),
         )
         files = Files(self.store, host.storage, self.keys, scheduler)
