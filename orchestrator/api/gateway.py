@@ -52,7 +52,7 @@ DEFAULT_REGION = "us-east-1"
 # Services of no region, whose clients sign for one that the deployment may not have.
 EVERYWHERE = ("iam", "sts", "organizations")
 TUNNEL_TIMEOUT_S = 10.0
-CALM_AFTER_S = 0.003
+CALM_AFTER_S = 0.003  # longer than a client takes from an answer to its next call
 FLOOD_WARNING_S = 60.0
 
 ORC_MODEL = Path(__file__).with_name("orc") / "service-2.json"

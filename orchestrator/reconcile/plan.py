@@ -173,7 +173,7 @@ class _Draft:
             if plug.instance is not None:
                 self.siblings[plug.instance.id] = self.siblings.get(plug.instance.id, 0) + 1
         shared = {instance: count for instance, count in self.siblings.items() if count > 1}
-        common = (vpc.region, tuple(self.groups), self.logged, shared)
+        common = (vpc.region, tuple(self.groups), self.logged, shared, bool(self.gateways))
         # Public addresses are rows of their own, which may change while those of the port do not.
         alike = common == kept.common and not self.gateways
         self.made = {plug.interface.id: self._make(plug, kept.made, alike=alike) for plug in self.plugs}

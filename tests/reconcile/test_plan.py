@@ -484,6 +484,17 @@ def test_what_is_kept_of_a_plan_changes_nothing_of_the_next_one(data: st.DataObj
             assert plan(rows, f"vpc-{name}", last) == plan(rows, f"vpc-{name}")
 
 
+def test_a_gateway_that_goes_takes_public_addresses_along_from_ports_that_are_kept() -> None:
+    rows, kept = rich(), Kept()
+    before = plan(rows, "vpc-red", kept)
+    assert before is not None and any(port.public for port in before.ports)
+    [gateway] = rows.all(InternetGateway, vpc_id="vpc-red")
+    rows.delete(gateway)
+    after = plan(rows, "vpc-red", kept)
+    assert after == plan(rows, "vpc-red")
+    assert after is not None and not any(port.public for port in after.ports)
+
+
 def test_ports_whose_rows_are_as_they_were_are_used_again() -> None:
     rows, kept = rich(), Kept()
     before = plan(rows, "vpc-red", kept)
