@@ -55,7 +55,6 @@ from orchestrator.host import (
 )
 from orchestrator.host.command import (
     NAMESPACES,
-    Tables,
     address_changes,
     alongside,
     delete_links,
@@ -85,6 +84,7 @@ from orchestrator.host.links import (
 )
 from orchestrator.host.netlink import Link, Links, links
 from orchestrator.host.nft import Part
+from orchestrator.host.nft_tables import Tables
 
 DEFAULT_PUBLIC_RANGE = IPv4Network("203.0.113.0/24")
 
@@ -282,6 +282,7 @@ class NetnsNetwork:
 
     def close(self) -> None:
         self._links.close()
+        self._tables.close()
 
     # --- the host's side -------------------------------------------------------------------------------------------
 

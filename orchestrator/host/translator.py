@@ -19,7 +19,6 @@ from collections.abc import Iterable, Mapping
 from orchestrator.host import Port, Router, Segment, ruleset
 from orchestrator.host.command import (
     NAMESPACES,
-    Tables,
     address_changes,
     delete_links,
     forget_namespace,
@@ -30,6 +29,7 @@ from orchestrator.host.command import (
 from orchestrator.host.edge import link_settings
 from orchestrator.host.links import MTU_BYTES, bridge_name, tap_name, translator_name
 from orchestrator.host.netlink import Link, links
+from orchestrator.host.nft_tables import Tables
 from orchestrator.host.routing import MAIN, Entry, Forwarding, settle
 
 _LINK = "eth0"

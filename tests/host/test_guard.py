@@ -18,9 +18,10 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from orchestrator.host import Port, Router, Segment, bpf, ruleset, shortcut
-from orchestrator.host.command import Tables, inside, ip, run, write_sysctls
+from orchestrator.host.command import inside, ip, run, write_sysctls
 from orchestrator.host.links import bridge_name, leg_mac, plug_name, tap_name
 from orchestrator.host.netlink import links
+from orchestrator.host.nft_tables import Tables
 
 pytestmark = pytest.mark.host
 

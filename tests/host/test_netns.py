@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.host import HostError, Port, Route, Way
-from orchestrator.host.command import Tables, alongside, inside, run
+from orchestrator.host.command import alongside, inside, run
 from orchestrator.host.links import bridge_name, edge_name, leg_name, plug_name
 from orchestrator.host.netns import NetnsNetwork
 from orchestrator.host.nft import Ruleset
+from orchestrator.host.nft_tables import Tables
 from orchestrator.host.routing import table_number
 from tests.host.stage import (
     HOST_ADDRESS,

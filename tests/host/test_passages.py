@@ -22,8 +22,9 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from orchestrator.host import Acl, AclRule, Allow, Flow, Policy, Port, Router, Segment, ruleset
-from orchestrator.host.command import Tables, inside, ip, run, write_sysctls
+from orchestrator.host.command import inside, ip, run, write_sysctls
 from orchestrator.host.links import leg_mac, leg_name
+from orchestrator.host.nft_tables import Tables
 
 pytestmark = pytest.mark.host
 

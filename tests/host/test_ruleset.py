@@ -40,9 +40,10 @@ from orchestrator.host import (
     dnsmasq,
     ruleset,
 )
-from orchestrator.host.command import Tables, _generation, inside, run
+from orchestrator.host.command import inside, run
 from orchestrator.host.links import bridge_name, leg_mac, plug_name, tap_name, uplink_name
 from orchestrator.host.nft import Ruleset, Set, difference
+from orchestrator.host.nft_tables import Tables, _generation
 from orchestrator.host.policies import lets_all_pass
 
 GOLDEN = Path(__file__).parent / "golden" / "network"
