@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 30.0
+_MOST_DOUBLINGS = 30  # what fails for days would otherwise wait for more than a float can say
 # While callers wait, who share the interpreter with the steps:
 FEW = 2  # steps at once
 GIVE_WAY_S = 0.05  # how long each of them lets callers go first
@@ -189,7 +190,7 @@ class Loop:
             except Exception as error:
                 failures = self._failures.get(key, 0)
                 self._failures[key] = failures + 1
-                after_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**failures)
+                after_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(failures, _MOST_DOUBLINGS))
                 expected = isinstance(error, HostError | StoreUnavailable)
                 log.log(
                     logging.WARNING if expected else logging.ERROR,

@@ -108,6 +108,24 @@ def test_failures_are_tried_again_and_keep_the_wake_up(store: Store, clock: Cloc
     loop.stop()
 
 
+def test_what_fails_for_days_is_tried_for_as_long(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.reconcile.loop.LONGEST_DELAY_S", 0.0)
+    tries = 0
+
+    def step(name: str) -> Next:
+        nonlocal tries
+        tries += 1
+        if tries <= 1100:  # 2 ** 1024 is no float
+            raise HostError("not yet")
+        return Done()
+
+    loop = run(store, step, workers=1)
+    wake(store, clock)
+    until(lambda: store.pending_wakes() == [])
+    assert tries == 1101
+    loop.stop()
+
+
 @pytest.mark.parametrize(
     ("error", "level"),
     [(HostError("away"), "WARNING"), (StoreUnavailable("full"), "WARNING"), (KeyError("x"), "ERROR")],
