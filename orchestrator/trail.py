@@ -207,9 +207,14 @@ class Trail:
                 if self.move_out():
                     self._tidy()
                 delay_s = WRITE_EACH_S
-            except (StoreError, OSError) as error:
+            except Exception as error:  # whatever it is: nobody else would write
                 delay_s = min(30.0, delay_s * 2)
-                log.error("the audit log cannot be written: %s; again in %.0f s", error, delay_s)
+                log.error(
+                    "the audit log cannot be written: %s; again in %.0f s",
+                    error,
+                    delay_s,
+                    exc_info=not isinstance(error, StoreError | OSError),
+                )
 
     # --- closing segments ---
 

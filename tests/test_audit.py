@@ -286,6 +286,28 @@ def test_what_was_noted_waits_while_it_cannot_be_written(path: Path) -> None:
     assert verify(path.parent).problems == []
 
 
+def test_whatever_goes_wrong_it_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("orchestrator.trail.WRITE_EACH_S", 0.01)
+    store = open_store(path)
+    failing = [ValueError("a mistake of ours")]
+    flush = store.trail.flush
+    monkeypatch.setattr(store.trail, "flush", lambda: flush() if not failing else _raise(failing.pop()))
+    store.trail.start()
+    store.trail.note(lambda: event(1))
+    deadline, pause = time.monotonic() + 5.0, threading.Event()
+    while not (store.trail.head.number == 1 or time.monotonic() > deadline):
+        pause.wait(0.01)
+    assert [each["eventName"] for each in store.events()] == ["Call1"]
+    assert "a mistake of ours" in caplog.text and "Traceback" in caplog.text
+    store.close()
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
 def test_too_many_that_wait_are_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.trail.MOST_NOTED", 5)
     store = open_store(path)

@@ -19,6 +19,7 @@ has a line of its own while it lasts, and events have one.
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import threading
 import time
@@ -31,6 +32,8 @@ from typing import Any, TypeVar
 import libvirt
 
 from orchestrator.host import HostError
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -275,8 +278,12 @@ class Connection:
 
     def _pass_on(self) -> None:
         while (domain := self._events.get()) is not None:
-            with contextlib.suppress(libvirt.libvirtError):
+            try:
                 self._has_changed(domain)
+            except libvirt.libvirtError:
+                pass  # it has gone
+            except Exception:  # whatever it is: there are others to tell of
+                log.exception("an event of libvirt's could not be passed on")
 
     def _reconnect_soon(self) -> None:
         if not self._closing.is_set():
@@ -289,7 +296,9 @@ class Connection:
                 missed = self._missed.copy()
             try:
                 self._came_back(missed)
-            except HostError:
+            except Exception as error:
+                if not isinstance(error, HostError):
+                    log.exception("libvirt is back, and nobody could be told")
                 pause_s = min(2 * pause_s, _RECONNECT_MOST_S)
                 continue
             with self._lock:

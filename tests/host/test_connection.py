@@ -112,6 +112,40 @@ def test_calls_that_do_not_end_take_no_room_from_others() -> None:
         assert len(set(map(id, held))) <= before + 1
 
 
+def test_one_event_that_cannot_be_passed_on_is_the_only_one(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+
+    def pass_on(domain: Any) -> None:
+        told.append(domain.name())
+        if len(told) == 1:
+            raise ValueError("not this one")
+
+    with watching(DRIVER) as watcher:
+        watcher.connection._has_changed = pass_on
+        watcher.connection.call("reboot", lambda known: known.lookupByName("test").destroy())
+        until(lambda: told == ["test"])
+        watcher.connection.call("start", lambda known: known.lookupByName("test").create())
+        until(lambda: told == ["test", "test"])
+    assert "could not be passed on" in caplog.text and "not this one" in caplog.text
+
+
+def test_who_cannot_be_told_that_libvirtd_is_back_is_told_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tries: list[str] = []
+
+    def came_back(missed: Any) -> None:
+        tries.append("")
+        if len(tries) == 1:
+            raise ValueError("not now")
+
+    with watching(DRIVER) as watcher:
+        watcher.connection._came_back = came_back
+        watcher.connection._reconnect_soon()
+        until(lambda: len(tries) == 2)
+    assert "nobody could be told" in caplog.text and "not now" in caplog.text
+
+
 @pytest.mark.host
 def test_a_libvirtd_that_takes_connections_and_is_silent(daemon: OwnDaemon) -> None:
     with watching(daemon.uri) as watcher:
