@@ -20,7 +20,7 @@ class ElasticIp(Resource):
     """`id` is the allocation's."""
 
     KIND: ClassVar[str] = "elastic-ip"
-    INDEXES: ClassVar[tuple[str, ...]] = ("account", "public_ip", "interface_id")
+    INDEXES: ClassVar[tuple[str, ...]] = ("account", "public_ip", "interface_id", "has_name")
 
     public_ip: str
     interface_id: str = ""
@@ -29,6 +29,10 @@ class ElasticIp(Resource):
     ended_association_id: str = ""  # the last one that was ended: ending it again is no error
     pool: str = "amazon"
     domain_name: str = ""  # what its address resolves back to, where the owner chose a name
+
+    @property
+    def has_name(self) -> bool:
+        return bool(self.domain_name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -457,11 +457,9 @@ class _Draft:
 
     def _chosen_names(self) -> Iterator[Record]:
         """Those that owners gave to their Elastic IPs, and that these resolve back to."""
-        for plug in self.plugs:
-            held = self.rows.all(ElasticIp, interface_id=plug.interface.id)
-            for address in sorted(held, key=lambda address: address.id) if held else ():
-                if address.domain_name:
-                    yield Record(name=address.domain_name.rstrip("."), address=address.public_ip)
+        named = [each for each in self.rows.all(ElasticIp, has_name=True) if each.interface_id in self.made]
+        for address in sorted(named, key=lambda address: (address.interface_id, address.id)):
+            yield Record(name=address.domain_name.rstrip("."), address=address.public_ip)
 
     def _dhcp(self) -> Dhcp:
         found = self.rows.get(DhcpOptions, self.vpc.dhcp_options_id)
