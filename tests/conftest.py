@@ -45,6 +45,15 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture
+def own_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of whoever runs the tests: no settings, and no directory that others have."""
+    for name in list(os.environ):
+        if name.startswith("ORC_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ORC_DATA_DIR", str(tmp_path / "data"))
+
+
 class Serving:
     """A controller in a process of its own, on the in-memory host unless told otherwise."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -29,15 +28,7 @@ from orchestrator.quickstart import Quickstart, Wanted, connector
 
 from .postgres import PostgresServer
 
-pytestmark = pytest.mark.host
-
-
-@pytest.fixture(autouse=True)
-def _own_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith("ORC_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ORC_DATA_DIR", str(tmp_path / "data"))
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("own_places")]
 
 
 @pytest.fixture

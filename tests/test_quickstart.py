@@ -45,13 +45,7 @@ from orchestrator.quickstart import (
     public_half,
 )
 
-
-@pytest.fixture(autouse=True)
-def _own_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith("ORC_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ORC_DATA_DIR", str(tmp_path / "data"))
+pytestmark = pytest.mark.usefixtures("own_places")
 
 
 @pytest.fixture
