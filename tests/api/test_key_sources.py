@@ -1,8 +1,9 @@
-"""Whatever is made of an encrypted snapshot asks the snapshot's own key, whether the request names a key or not."""
+"""What is made of an encrypted snapshot asks that snapshot's key, and what is attached its volume's, named or not."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from orchestrator.keys import KeyRing
 from orchestrator.model import ids
 from orchestrator.model.image import BlockDevice, Image
+from orchestrator.model.instance import Instance
 from orchestrator.model.kms import Key
 from orchestrator.model.layer import GIB, Layer
+from orchestrator.model.lifecycle import State
 from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.volume import Volume
 from tests.api.cloud import ACCOUNT, OTHER, Cloud, Keys, allow, deny, document, refused
@@ -167,6 +170,35 @@ def test_a_dry_run_says_the_same(cloud: Cloud, kms: Any, arn: str, image: Image)
     alice = cloud.client("ec2", cloud.user("alice", allow("ec2:*")))
     assert refused(_volume, alice, image, DryRun=True)[0] == REFUSED
     assert refused(_volume, cloud.client("ec2"), image, DryRun=True)[0] == "DryRunOperation"
+
+
+def test_whoever_has_a_volume_attached_or_started_needs_its_key(cloud: Cloud, kms: Any, arn: str, image: Image) -> None:
+    ec2 = cloud.client("ec2")
+    alice, bob = (cloud.client("ec2", cloud.user(name, allow(["ec2:*", "kms:*"]))) for name in ("alice", "bob"))
+    volume_id = _volume(ec2, image)["VolumeId"]
+    instance_id = _launch(ec2, image)["Instances"][0]["InstanceId"]
+    _settle(cloud, instance_id, volume_id)
+    kms.put_key_policy(
+        KeyId=arn, Policy=policy(says("Allow", root()), says("Deny", user_arn("alice"), "kms:CreateGrant"))
+    )
+    attached = {"InstanceId": instance_id, "VolumeId": volume_id, "Device": "/dev/sdf"}
+    started = {"InstanceIds": [instance_id]}
+    for refuse, given in ((alice.attach_volume, attached), (alice.start_instances, started)):
+        code, message = refused(refuse, **given)
+        assert (code, "kms:CreateGrant" in message, arn in message) == (REFUSED, True, True), message
+    found = cloud.store.get(Instance, instance_id)
+    assert found is not None and found.state is State.STOPPED
+    assert bob.attach_volume(**attached)["State"] == "attaching"
+    assert bob.start_instances(**started)["StartingInstances"][0]["CurrentState"]["Name"] == "pending"
+
+
+def _settle(cloud: Cloud, instance_id: str, volume_id: str) -> None:
+    """As reconcilers do: the volume is there, and the instance is off."""
+    with cloud.store.write() as tx:
+        volume, instance = tx.get(Volume, volume_id), tx.get(Instance, instance_id)
+        assert volume is not None and instance is not None
+        tx.put(replace(volume, state="available"))
+        tx.put(replace(instance, state=State.STOPPED, goal=replace(instance.goal, power=State.STOPPED)))
 
 
 # --- another account --------------------------------------------------------------------------------------------------

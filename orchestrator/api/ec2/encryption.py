@@ -7,6 +7,8 @@ default does. Nothing encrypted becomes unencrypted.
 The caller needs every key that is used, whoever names it:
 
     what encrypts              kms:CreateGrant; of a key that the request names, the gateway asks before
+    a volume that is attached, kms:CreateGrant of the volume's key
+    or whose instance starts
     what is made of a snapshot kms:CreateGrant and kms:Decrypt of the snapshot's key, and kms:ReEncryptFrom where
                                another key encrypts what is made
 
@@ -115,6 +117,13 @@ def check_source(call: Call, source: Snapshot, key: Key | None) -> None:
     if key is None or key.id != source_key.id:
         _ask(call, source_key, "kms:ReEncryptFrom")
     _usable(source_key)
+
+
+def check_attached(call: Call, volume: Volume) -> None:
+    """The caller may have an instance read and write `volume`: UnauthorizedOperation where its key does not let it."""
+    key = call.db.get(Key, volume.key_id) if volume.key_id else None
+    if key is not None:
+        _ask(call, key, "kms:CreateGrant")
 
 
 def _ask(call: Call, key: Key, *actions: str) -> None:

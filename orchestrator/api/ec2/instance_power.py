@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from orchestrator.api.ec2.capacity import Room, vcpus
+from orchestrator.api.ec2.encryption import check_attached
 from orchestrator.api.ec2.instance_view import show_state
 from orchestrator.api.ec2.network_interfaces import give_auto_address
 from orchestrator.api.ec2.subnet_addresses import PublicAddresses
@@ -68,7 +69,7 @@ def _start(call: Call, instance: Instance, room: Room, addresses: PublicAddresse
     processors = vcpus(kind, instance.core_count, instance.threads_per_core)
     if not room.take(kind, processors):
         raise room.refuse(kind, processors, 1, instance.zone)
-    _check_root(call, instance)
+    _check_volumes(call, instance)
     for interface in call.tx.all(NetworkInterface, instance_id=instance.id):
         give_auto_address(call, interface, addresses)
     started = call.tx.put(
@@ -88,8 +89,8 @@ def _start(call: Call, instance: Instance, room: Room, addresses: PublicAddresse
     return started
 
 
-def _check_root(call: Call, instance: Instance) -> None:
-    """Its root volume may have been detached."""
+def _check_volumes(call: Call, instance: Instance) -> None:
+    """Its root volume may have been detached, and the keys of those that it has may not be the caller's to use."""
     volumes = call.tx.all(Volume, instance_id=instance.id)
     if not any(volume.attachment and volume.attachment.device == instance.root_device for volume in volumes):
         raise EC2Error(
@@ -97,6 +98,8 @@ def _check_root(call: Call, instance: Instance) -> None:
             f"Invalid value '{instance.id}' for instanceId. Instance does not have a volume attached at root "
             f"({instance.root_device})",
         )
+    for volume in volumes:
+        check_attached(call, volume)
 
 
 @operation("StopInstances", writes=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from orchestrator.api.ec2.encryption import check_attached
 from orchestrator.api.ec2.volumes import show_attachment
 from orchestrator.api.operation import Answer, Call, operation
 from orchestrator.model import instance_type
@@ -46,6 +47,7 @@ def attach_volume(
         raise EC2Error("VolumeInUse", f"{volume.id} is already attached to {volume.instance_id}")
     if volume.state != "available":
         raise EC2Error("IncorrectState", f"The volume '{volume.id}' is {volume.state}: only available can be attached")
+    check_attached(call, volume)
     _check_state(instance)
     if volume.zone != instance.zone:
         raise EC2Error(
