@@ -1,8 +1,8 @@
 """What the kernel says of a namespace's links, addresses, rules, routes and queues (rtnetlink).
 
 Asked by a socket, since each pass looks at everything and starting `ip` would take ten times as long as its answer.
-Changes are made by `ip`: they are few, and people can read them. Layouts: linux/rtnetlink.h, if_link.h, if_addr.h,
-fib_rules.h, pkt_sched.h.
+Changes are made by `ip`, which people can read; those of queues in htb.py. Layouts: linux/rtnetlink.h, if_link.h,
+if_addr.h, fib_rules.h, pkt_sched.h.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ KERNEL, REDIRECT, ROUTER_ADVERTISEMENT = 2, 1, 9
 
 def links(*, with_addresses: bool = False) -> dict[str, Link]:
     """The links of this thread's namespace, by name."""
-    with _socket() as asked:
+    with opened() as asked:
         found = list(_dump(asked, _GET_LINK, _ALL + _WITHOUT_COUNTERS, 16, _TOLD))
     names = {_index(head): _text(attributes[_NAME]) for head, attributes in found}
     made = (_link(head, attributes, names) for head, attributes in found)
@@ -99,7 +99,7 @@ def links(*, with_addresses: bool = False) -> dict[str, Link]:
 def addresses() -> dict[int, list[str]]:
     """The addresses of this thread's namespace, ADDRESS/LENGTH, by the index of the link that has them."""
     found: dict[int, list[str]] = {}
-    with _socket() as asked:
+    with opened() as asked:
         for head, attributes in _dump(asked, _GET_ADDRESS, struct.pack("=BBBBI", 0, 0, 0, 0, 0), 8):
             own = attributes.get(2) or attributes.get(1)  # local; without a peer, there may be the address only
             if own is not None:
@@ -192,23 +192,23 @@ class Links:
                 if error.errno == errno.ENOBUFS:
                     return False
                 raise
-            for kind, _, message in _messages(data):
-                if kind not in (_NEW_LINK, _DELETED_LINK) or message[0] != socket.AF_UNSPEC:
+            for kind, _, told in _messages(data):
+                if kind not in (_NEW_LINK, _DELETED_LINK) or told[0] != socket.AF_UNSPEC:
                     continue  # a bridge's own view of its port
                 present = dict(self._links) if present is None else present
-                index = _index(message)
+                index = _index(told)
                 before = self._names.get(index)
                 if kind == _DELETED_LINK:
                     self._names.pop(index, None)
                     if before in present and present[before].index == index:
                         del present[before]
                     continue
-                attributes = _attributes(message[16:], _TOLD)
+                attributes = _attributes(told[16:], _TOLD)
                 name = _text(attributes[_NAME])
                 if before not in (None, name):
                     return False  # others may have it as their master
                 self._names[index] = name
-                present[name] = _link(message[:16], attributes, self._names)
+                present[name] = _link(told[:16], attributes, self._names)
         if present is not None:
             self._links = present
         return True
@@ -216,7 +216,7 @@ class Links:
 
 def rules(family: int) -> list[KernelRule]:
     """`family` is 4 or 6."""
-    with _socket() as asked:
+    with opened() as asked:
         found = list(_dump(asked, _GET_RULE, struct.pack("=BBBBBBBBI", _FAMILIES[family], *[0] * 8), 12))
     return [_rule(head, attributes) for head, attributes in found]
 
@@ -238,7 +238,7 @@ def _rule(head: bytes, attributes: Attributes) -> KernelRule:
 def routes(family: int, names: Mapping[int, str] | None = None) -> list[KernelRoute]:
     """Those of all tables. `family` is 4 or 6. `names` are those of links by their index, for who knows those that
     matter; others are empty then."""
-    with _socket() as asked:
+    with opened() as asked:
         found = list(_dump(asked, _GET_ROUTE, struct.pack("=BBBBBBBBI", _FAMILIES[family], *[0] * 8), 12))
         if names is None:
             told = _dump(asked, _GET_LINK, _ALL + _WITHOUT_COUNTERS, 16, _TOLD)
@@ -276,10 +276,10 @@ def queue(link: str) -> Queue | None:
         index = socket.if_nametoindex(link)
     except OSError:
         return None
-    with _socket() as asked:
+    with opened() as asked:
         try:
-            asked.send(_message(_GET_QUEUE, _REQUEST_ONE, struct.pack("=BxHiIII", 0, 0, index, 0, _ROOT, 0)))
-            answers, _ = _receive(asked)
+            asked.send(message(_GET_QUEUE, _REQUEST_ONE, struct.pack("=BxHiIII", 0, 0, index, 0, _ROOT, 0)))
+            answers, _ = receive(asked)
         except OSError as error:
             if error.errno in _NO_QUEUE:
                 return None
@@ -300,13 +300,14 @@ _NO_QUEUE = {errno.ENOENT, errno.EINVAL, errno.ENODEV}  # what it answers for on
 # --- messages ------------------------------------------------------------------------------------------------------
 
 
-def _socket() -> socket.socket:
+def opened() -> socket.socket:
+    """A socket to the kernel's side of this thread's namespace."""
     try:
-        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        asked = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
     except OSError as error:
         raise HostError(f"the kernel cannot be asked for its links and routes: {error}") from error
-    opened.settimeout(DEADLINE_S)
-    return opened
+    asked.settimeout(DEADLINE_S)
+    return asked
 
 
 def _dump(
@@ -315,35 +316,35 @@ def _dump(
     """Everything of a kind: the fixed part of each message, `length` octets, and its attributes, or those `wanted`."""
     for _ in range(_ATTEMPTS):
         try:
-            asked.send(_message(kind, _REQUEST_DUMP, head))
-            messages, whole = _receive(asked)
+            asked.send(message(kind, _REQUEST_DUMP, head))
+            messages, whole = receive(asked)
         except OSError as error:
             raise HostError(f"the kernel does not tell its links and routes: {error}") from error
         if whole:
             break
-    for message in messages:
-        yield message[:length], _attributes(message[length:], wanted)
+    for told in messages:
+        yield told[:length], _attributes(told[length:], wanted)
 
 
-def _message(kind: int, flags: int, body: bytes) -> bytes:
+def message(kind: int, flags: int, body: bytes) -> bytes:
     return struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body
 
 
-def _receive(asked: socket.socket) -> tuple[list[bytes], bool]:
+def receive(asked: socket.socket) -> tuple[list[bytes], bool]:
     """All that answers one request, and whether nothing changed in the meantime."""
     messages: list[bytes] = []
     whole = True
     while True:
-        for kind, flags, message in _messages(asked.recv(1 << 20)):
+        for kind, flags, body in _messages(asked.recv(1 << 20)):
             whole = whole and not flags & _INTERRUPTED
             if kind == _DONE:
                 return messages, whole
             if kind == _ERROR:
-                code = -struct.unpack_from("=i", message)[0]
+                code = -struct.unpack_from("=i", body)[0]
                 if code == 0:  # the acknowledgement
                     return messages, whole
                 raise OSError(code, os.strerror(code))
-            messages.append(message)
+            messages.append(body)
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -20,13 +20,11 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 
 from orchestrator.host import Port, Rate, Router, Segment
-from orchestrator.host.command import run
+from orchestrator.host.htb import HANDLE, KIND, Limits, add_queue, put_class, remove_class, remove_queue, tell
 from orchestrator.host.netlink import Queue, queue
 
 Classes = Mapping[int, Rate]  # by the minor number of the class: 1:MINOR
 
-ROOT = "1:"
-_KIND, _HANDLE = "htb", 1 << 16
 _QUANTUM_BYTES = 60_000  # sent in turn between classes that wait; unused without a parent, but HTB wants to know
 _PEAK_S = 0.001  # the peak's own bucket: so long a burst may pass at the wire's speed
 _SMALLEST_BUCKET_BYTES = 128 * 1024  # two of the largest packets that a guest hands over whole
@@ -59,12 +57,12 @@ def classes(router: Router) -> dict[str, dict[int, Rate]]:
     return found
 
 
-def options(rate: Rate) -> str:
-    """A class's rates and buckets, in tc's words."""
+def limits(rate: Rate) -> Limits:
+    """A class's rates and buckets."""
     baseline, peak = rate.baseline_bps // 8, max(rate.peak_bps, rate.baseline_bps) // 8
     credit = min(max(rate.credit_bytes, _SMALLEST_BUCKET_BYTES), _LARGEST_BUCKET_BYTES, baseline * _LONGEST_BUCKET_S)
     ceiling = min(max(round(peak * _PEAK_S), _SMALLEST_BUCKET_BYTES), _LARGEST_BUCKET_BYTES)
-    return f"htb rate {baseline * 8}bit burst {credit}b ceil {peak * 8}bit cburst {ceiling}b quantum {_QUANTUM_BYTES}"
+    return Limits(baseline, credit, peak, ceiling, _QUANTUM_BYTES)
 
 
 class Queues:
@@ -79,19 +77,17 @@ class Queues:
     def shape(self, namespace: str, wanted: Mapping[str, Classes]) -> None:
         """`wanted` is by link; all are in this thread's namespace, whose name is given."""
         found = {link: _ours(link) for link in wanted}
-        commands: list[str] = []
+        changes: list[bytes] = []
         changed = []
         for link, classes in wanted.items():
             before = self._left.get((namespace, link))
             if before is not None and before == (classes, found[link]):
                 continue
             self._left.pop((namespace, link), None)
-            commands += _commands(link, classes, found[link], {} if before is None else before[0])
+            changes += _changes(link, classes, found[link], {} if before is None else before[0])
             changed.append(link)
-        if not changed:
-            return
-        if commands:
-            run(["tc", "-batch", "-"], "".join(f"{command}\n" for command in commands))
+        if changes:
+            tell(changes)
         for link in changed:
             self._left[namespace, link] = (dict(wanted[link]), _ours(link))
 
@@ -104,18 +100,18 @@ class Queues:
 def _ours(link: str) -> Queue | None:
     """The queue of a link, where it is one that was made here."""
     found = queue(link)
-    return found if found is not None and (found.kind, found.handle) == (_KIND, _HANDLE) else None
+    return found if found is not None and (found.kind, found.handle) == (KIND, HANDLE) else None
 
 
-def _commands(link: str, wanted: Classes, found: Queue | None, before: Classes) -> list[str]:
+def _changes(link: str, wanted: Classes, found: Queue | None, before: Classes) -> list[bytes]:
     if not wanted:
-        return [f"qdisc delete dev {link} root"] if found is not None else []
+        return [remove_queue(link)] if found is not None else []
     present = found.classes.keys() if found is not None else set()
-    commands = [] if found is not None else [f"qdisc replace dev {link} root handle {ROOT} htb default 0"]
-    commands += [f"class delete dev {link} classid {ROOT}{number:x}" for number in sorted(present - wanted.keys())]
-    commands += [
-        f"class replace dev {link} parent {ROOT} classid {ROOT}{number:x} {options(rate)}"
+    changes = [add_queue(link)] if found is None else []
+    changes += [remove_class(link, number) for number in sorted(present - wanted.keys())]
+    changes += [
+        put_class(link, number, limits(rate))
         for number, rate in sorted(wanted.items())
         if number not in present or before.get(number) != rate
     ]
-    return commands
+    return changes

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from orchestrator.host import Disk, LayerFile, Machine, Nic, Router, dnsmasq, routing, ruleset, shaping, translator
+from orchestrator.host import Disk, LayerFile, Machine, Nic, Router, dnsmasq, routing, ruleset, translator
 from orchestrator.host.links import UPLINK, leg_name, peer_name
 from orchestrator.host.memory import MemoryCompute, MemoryHost
 from orchestrator.host.memory_network import MemoryNetwork
@@ -205,7 +205,6 @@ def router_texts(router: Router) -> dict[str, str]:
         "guard": ruleset.guard_elements("0f3c", router),
         **{f"nft of {port.name}": ruleset.translator(port).text() for port, _ in translator.translators(router)},
         "ip": routing.wanted(router, links, gateway).text,
-        "tc": "\n".join(shaping.options(rate) for each in shaping.classes(router).values() for rate in each.values()),
         "dnsmasq.conf": dnsmasq.configuration(
             router, Path("/run/orc/router"), user="dnsmasq", upstream="", public_range=PUBLIC_RANGE
         ),

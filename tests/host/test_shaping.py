@@ -1,4 +1,4 @@
-"""Rates: what tc is told, and what guests feel of it."""
+"""Rates: what the kernel is told, and what guests feel of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.host import Port, Rate, Router, Segment, shaping
 from orchestrator.host.command import inside, run
+from orchestrator.host.htb import Limits
 from orchestrator.host.links import leg_name, plug_name
 from tests.host.stage import PATIENCE_S, Guest, Plan, tcp, tcp_listener, there
 
@@ -43,10 +44,12 @@ def test_a_class_is_named_after_the_address_within_its_segment() -> None:
 
 
 def test_buckets_stay_within_what_the_kernel_can_count() -> None:
-    assert shaping.options(SLOW).startswith("htb rate 8000000bit burst 1500000b ceil 400000000bit cburst 131072b ")
+    assert shaping.limits(SLOW) == Limits(1_000_000, 1_500_000, 50_000_000, 131_072, 60_000)
     # 250 s of 4 MB each, since the time to fill a bucket is 32 bits of 64 ns
-    assert "burst 1000000000b" in shaping.options(T3_NANO)
-    assert "burst 131072b ceil 200000000000bit cburst 25000000b" in shaping.options(LARGEST)
+    assert shaping.limits(T3_NANO).burst_bytes == 1_000_000_000
+    largest = shaping.limits(LARGEST)
+    assert (largest.burst_bytes, largest.ceiling_bytes_s) == (131_072, 25_000_000_000)
+    assert largest.ceiling_burst_bytes == 25_000_000
 
 
 def send(source: Guest, target: Guest, size: int, port: int) -> float:
