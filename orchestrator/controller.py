@@ -286,7 +286,7 @@ class Controller:
             files = LayerFiles(self.store, self.host.storage, keys)
             depth = self.config.max_depth
             instances.append(Instances(self.store, self.host, networks, files, self._clock, self._limits(), depth))
-            builds = Builds(self.store, self.host.storage, self._clock)
+            builds = Builds(self.store, files, self._clock)
             tasks = ImageTasks(self.store, files, keys, self._clock, import_dir=self.config.import_dir)
             calendar = KeyCalendar(self.store, keys, self._clock)
             steps = {

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -21,22 +22,33 @@ from orchestrator.model.layer import GIB, Layer
 from orchestrator.model.owned import layer_of
 from orchestrator.model.resource import EVERY_REGION
 from orchestrator.model.snapshot import Snapshot
-from orchestrator.reconcile.loop import Done, Next
-from orchestrator.store import Store
+from orchestrator.reconcile.layer import LayerFiles
+from orchestrator.reconcile.loop import Again, Done, Next
+from orchestrator.store import Store, Transaction
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 2
+LOOK_EACH_S = 1.0
+
 
 class Builds:
-    def __init__(self, store: Store, storage: Storage, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: Store, files: LayerFiles, clock: Callable[[], datetime]) -> None:
         self._store = store
-        self._storage = storage
+        self._files = files
+        self._storage = files.storage
         self._clock = clock
+        self._turns = threading.Semaphore(AT_ONCE)
 
     def step(self, build_id: str) -> Next:
+        """It takes minutes, so it is done beside the loop: all others would wait for one that is free."""
+        done = self._files.in_background(build_id, lambda: self._build(build_id), self._turns)
+        return Done() if done else Again(LOOK_EACH_S)
+
+    def _build(self, build_id: str) -> None:
         build = self._store.get(Build, build_id)
         if build is None or build.state in ("available", "failed"):
-            return Done()
+            return
         layer_id = layer_of(build)
 
         def progress(line: str) -> None:
@@ -54,18 +66,20 @@ class Builds:
             if build.upload_id:
                 self._storage.remove_upload(build.upload_id)
             self._change(build_id, state="failed", message=str(error)[:2000], finished=self._clock())
-            return Done()
+            return
         if build.login_user:
             built = replace(built, login_user=build.login_user)
-        image = register(self._store, built, build.name, layer_id, build.account, self._clock())
-        self._change(build_id, state="available", phase="done", image_id=image.id, finished=self._clock())
-        return Done()
+        register(self._store, built, build.name, layer_id, build.account, self._clock(), build_id)
 
     def _change(self, build_id: str, **changes: object) -> None:
         with self._store.write() as tx:
-            build = tx.get(Build, build_id)
-            if build is not None:
-                tx.put(replace(build, **changes))  # type: ignore[arg-type]
+            _change(tx, build_id, **changes)
+
+
+def _change(tx: Transaction, build_id: str, **changes: object) -> None:
+    build = tx.get(Build, build_id)
+    if build is not None:
+        tx.put(replace(build, **changes))  # type: ignore[arg-type]
 
 
 def image_id(name: str, sha512: str) -> str:
@@ -73,8 +87,11 @@ def image_id(name: str, sha512: str) -> str:
     return "ami-0" + hashlib.sha256(f"{name}\0{sha512}".encode()).hexdigest()[:16]
 
 
-def register(store: Store, built: BuiltImage, name: str, layer_id: str, account: str, now: datetime) -> Image:
-    """Put an image into the catalogue of every region, in the place of the one that had its name."""
+def register(
+    store: Store, built: BuiltImage, name: str, layer_id: str, account: str, now: datetime, build_id: str = ""
+) -> Image:
+    """Put an image into the catalogue of every region, in the place of the one that had its name. The build that it
+    comes of, if it does, is done in the same moment: one that is begun anew may remove what it has made before."""
     digits = layer_id.partition("-")[2]
     size_gib = -(-built.size_bytes // GIB)
     owned = {"account": account, "region": EVERY_REGION, "created": now}
@@ -115,6 +132,7 @@ def register(store: Store, built: BuiltImage, name: str, layer_id: str, account:
                         if old_layer is not None:
                             tx.wake(old_layer)
         tx.put_all([layer, snapshot, image])
+        _change(tx, build_id, state="available", phase="done", image_id=image.id, finished=now)
     return image
 
 

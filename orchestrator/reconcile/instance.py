@@ -43,7 +43,7 @@ from orchestrator.model.layer import Layer
 from orchestrator.model.lifecycle import State, move
 from orchestrator.reconcile.disks import Disks, DiskWatch
 from orchestrator.reconcile.interface import Interfaces
-from orchestrator.reconcile.layer import WORK_EACH_S, KeyUnusable, LayerFiles, needs_kernel
+from orchestrator.reconcile.layer import WORK_EACH_S, InUse, KeyUnusable, LayerFiles, needs_kernel
 from orchestrator.reconcile.loop import Again, Done, Next
 from orchestrator.reconcile.network import Networks
 from orchestrator.reconcile.plug import Unplugging
@@ -51,7 +51,7 @@ from orchestrator.store import Store, Transaction
 
 log = logging.getLogger(__name__)
 
-LAUNCH_DEADLINE = timedelta(minutes=5)  # retrying what fails, before a launch is given up
+LAUNCH_DEADLINE = timedelta(minutes=5)  # retrying what fails, before a launch is given up; copying counts for nothing
 PRESS_AGAIN_S = 5.0  # a guest that is still booting does not see the power button
 LOOK_EACH_S = 1.0  # while a guest goes down
 PROBE_TIMEOUT_S = 0.3
@@ -120,6 +120,7 @@ class Instances:
         self._interfaces = Interfaces(store, host.compute, networks, clock)
         self._disks = Disks(store, host, files, clock, max_depth)
         self._watches: dict[str, Watch] = {}
+        self._failing: dict[str, datetime] = {}  # launches: since when
         self._lock = threading.Lock()
         self._probing = threading.BoundedSemaphore(PROBES_AT_ONCE)
         self._side_by_side = ThreadPoolExecutor(max_workers=8, thread_name_prefix="launch")
@@ -143,6 +144,8 @@ class Instances:
 
     def step(self, instance_id: str) -> Next:
         instance = self._store.get(Instance, instance_id)
+        if instance is None or instance.state is not State.PENDING:
+            self._failing.pop(instance_id, None)
         if instance is None:
             if self._host.compute.observe(instance_id) is not None:  # ours, without a row: a leftover
                 self._host.compute.remove(instance_id)
@@ -171,9 +174,12 @@ class Instances:
             if status is None or (status.power is Power.OFF and status.off_reason is not OffReason.GUEST):
                 self._disks.mark(instance, "off")
                 if not self._start(instance):
+                    self._failing.pop(instance.id, None)
                     return Again(WORK_EACH_S)
+        except InUse:
+            return Again(WORK_EACH_S)  # somebody works on its files, and that ends
         except HostError as error:
-            if error.retryable and self._waited(instance) < LAUNCH_DEADLINE:
+            if error.retryable and self._failed_for(instance) < LAUNCH_DEADLINE:
                 raise
             log.warning("instance %s cannot be started: %s", instance.id, error)
             return self._give_up(instance, error)
@@ -195,6 +201,12 @@ class Instances:
                 )
             )
         return Again(0)
+
+    def _failed_for(self, instance: Instance) -> timedelta:
+        """For how long its launch has failed, try after try. If the clock was put back since, from now on."""
+        now = self._clock()
+        since = self._failing[instance.id] = min(now, self._failing.get(instance.id, now))
+        return now - since
 
     def _start(self, instance: Instance) -> bool:
         """Disks and network side by side, then the machine. False while a disk is being copied: ask again."""

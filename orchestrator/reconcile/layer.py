@@ -389,7 +389,7 @@ class LayerFiles:
                 job = self._jobs[name] = Future()
                 # A daemon: it is cut off when the controller ends, and begun anew.
                 threading.Thread(
-                    target=self._work, args=(job, work, turns or self._turns), name=name, daemon=True
+                    target=self._work, args=(name, job, work, turns or self._turns), name=name, daemon=True
                 ).start()
         try:
             error = job.exception(SOON_S)
@@ -402,13 +402,15 @@ class LayerFiles:
             raise error
         return True
 
-    def _work(self, job: Future[None], work: Callable[[], None], turns: threading.Semaphore) -> None:
+    def _work(self, name: str, job: Future[None], work: Callable[[], None], turns: threading.Semaphore) -> None:
         try:
             with turns:
                 work()
         except BaseException as error:
             job.set_exception(error)
         else:
+            with self._jobs_lock:
+                del self._jobs[name]  # what it did is in the rows: perhaps nobody asks, and the next means another one
             job.set_result(None)
 
 

@@ -22,7 +22,7 @@ from orchestrator.model.instance import Instance
 from orchestrator.model.layer import Layer
 from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.volume import Volume
-from orchestrator.reconcile.layer import WORK_EACH_S, LayerFiles, layers_below, machine_of, moments
+from orchestrator.reconcile.layer import WORK_EACH_S, InUse, LayerFiles, layers_below, machine_of, moments
 from orchestrator.reconcile.loop import Again, Done, Next
 from orchestrator.store import Store, Transaction
 
@@ -34,7 +34,7 @@ PROGRESS_EACH = timedelta(seconds=1)
 
 def is_hopeless(error: HostError, since: datetime, now: datetime) -> bool:
     """Whether what failed is not to be tried again."""
-    return not error.retryable or now - since > GIVE_UP_AFTER
+    return not error.retryable or (now - since > GIVE_UP_AFTER and not isinstance(error, InUse))
 
 
 def complete(tx: Transaction, snapshot: Snapshot, now: datetime, consistency: str = "") -> None:

@@ -198,7 +198,7 @@ class Process:
             Vpc.KIND: networks.step,
             NatGateway.KIND: NatGateways(store, clock).step,
             PeeringConnection.KIND: Peerings(store, clock).step,
-            Build.KIND: Builds(store, host.storage, clock).step,
+            Build.KIND: Builds(store, files, clock).step,
             Layer.KIND: Layers(store, files).step,
             Volume.KIND: Volumes(store, files, clock, MAX_DEPTH).step,
             Snapshot.KIND: Snapshots(store, files, clock).step,

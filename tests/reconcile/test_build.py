@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,12 +18,13 @@ from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.volume import Volume
 from orchestrator.reconcile.build import Builds, image_id, register_catalogue
 from orchestrator.reconcile.loop import Done
+from orchestrator.store import Transaction
 from tests.reconcile.conftest import ACCOUNT, BASE_LAYER, Deployment
 
 
 @pytest.fixture
 def builds(deployment: Deployment) -> Builds:
-    return Builds(deployment.store, deployment.host.storage, deployment.clock)
+    return Builds(deployment.store, deployment.files, deployment.clock)
 
 
 def begin(deployment: Deployment, number: int = 101, **changes: str) -> Build:
@@ -47,6 +51,27 @@ def test_a_build_becomes_an_image_of_every_region(deployment: Deployment, builds
     assert snapshot is not None
     assert deployment.store.get(Layer, snapshot.layer_id) is not None
     assert snapshot.layer_id in deployment.host.storage.layers()
+
+
+def test_a_build_is_done_in_the_moment_in_which_its_image_is_there(
+    deployment: Deployment, builds: Builds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is begun anew, and fails then, removes what it has made before."""
+    build = begin(deployment)
+    seen: list[tuple[int, str]] = []
+    write = deployment.store.write
+
+    @contextmanager
+    def watched(**named: Any) -> Iterator[Transaction]:
+        with write(**named) as tx:
+            yield tx
+        found = deployment.store.get(Build, build.id)
+        assert found is not None
+        seen.append((len(deployment.store.all(Image, name="tiny")), found.state))
+
+    monkeypatch.setattr(deployment.store, "write", watched)
+    builds.step(build.id)
+    assert set(seen) == {(0, "running"), (1, "available")}
 
 
 def test_a_build_that_fails_says_why_and_leaves_nothing(deployment: Deployment, builds: Builds) -> None:
