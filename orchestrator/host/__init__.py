@@ -181,8 +181,9 @@ class Compute(Protocol):
     def switch_disks(self, name: str, tops: Mapping[str, LayerFile], *, freeze: bool = False) -> bool:
         """From one instant on, the same for all, these disks (by serial) write to new tops: layers that are there, each
         on what is its disk's top now. A disk that has its new top already is left alone. With `freeze` the guest's
-        agent, if it has one, flushes and freezes its file systems meanwhile: whether it did is answered. Gives up what
-        `flatten_disk` began. Raises HostError, and then no disk has been switched."""
+        agent, if it has one, flushes and freezes its file systems meanwhile: whether it did is answered; where all
+        have their new tops, it thaws what an earlier call that was cut off has left. Gives up what `flatten_disk`
+        began. Raises HostError, and then no disk has been switched."""
 
     def resize_disk(self, name: str, serial: str, size_bytes: int) -> None:
         """Grow a disk of a machine that runs; the guest is told. Gives up what `flatten_disk` began."""

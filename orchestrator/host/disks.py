@@ -205,6 +205,8 @@ class DomainDisks:
         disks = {serial: _present(domain, tree, serial) for serial in tops}
         due = [(disk, tops[serial]) for serial, disk in disks.items() if disk.chain[0] != tops[serial].layer]
         if not due:
+            if freeze and _has_agent(tree):
+                _thaw_again(domain)
             return False
         about = f"{domain.name()} cannot be switched"
         paths = {top.layer: self._files.layer_path(top.layer) for _, top in due}
@@ -330,10 +332,7 @@ def _flush(path: Path) -> None:
 @contextlib.contextmanager
 def _frozen(domain: Any, tree: ElementTree.Element, *, wanted: bool) -> Iterator[bool]:
     """The guest's file systems are flushed and stand still meanwhile, if its agent can do that: whether it did."""
-    if not wanted or not any(
-        target.get("name") == _AGENT and target.get("state") == "connected"
-        for target in tree.iterfind("./devices/channel/target")
-    ):
+    if not wanted or not _has_agent(tree):
         yield False
         return
     frozen = False
@@ -352,6 +351,19 @@ def _frozen(domain: Any, tree: ElementTree.Element, *, wanted: bool) -> Iterator
     finally:
         if frozen:
             _thaw(domain)
+
+
+def _has_agent(tree: ElementTree.Element) -> bool:
+    channels = tree.iterfind("./devices/channel/target")
+    return any(channel.get("name") == _AGENT and channel.get("state") == "connected" for channel in channels)
+
+
+def _thaw_again(domain: Any) -> None:
+    """For a guest that may have been left frozen."""
+    with contextlib.suppress(libvirt.libvirtError):
+        domain.agentSetResponseTimeout(_AGENT_ANSWERS_S, 0)
+    _thaw(domain)
+    domain.isActive()  # an error where nobody was there to ask, so that it is tried again
 
 
 def _thaw(domain: Any) -> None:

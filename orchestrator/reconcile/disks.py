@@ -177,6 +177,8 @@ class Disks:
             return
         if shorter:
             self._compute.flush_disks(instance.id)
+        if any(layer.when == "frozen" for layer in come):
+            self._thaw(instance, status)
         with self._store.write() as tx:
             arrive(tx, come, self._clock(), "crash")
             for top, parent in shorter:
@@ -186,6 +188,11 @@ class Disks:
             for layer_id in given_up:
                 forget_merge(tx, layer_id)
             self._release(tx, released)
+
+    def _thaw(self, instance: Instance, status: MachineStatus) -> None:
+        """Whoever switched its disks may have ended before the guest's file systems were let go again."""
+        tops = {disk.serial: LayerFile(disk.chain[0]) for disk in status.disks}
+        self._compute.switch_disks(instance.id, tops, freeze=True)
 
     def _lies_as_its_row_says(self, layer: Layer) -> bool:
         file = self._storage.observe_layer(layer.id)
@@ -233,8 +240,7 @@ class Disks:
                 if not is_hopeless(error, due[0].created, self._clock()):
                     raise
                 self._undo(instance, due[0], error)
-                return Again(0)
-            froze = False
+            return Again(0)  # where they are switched all the same, `look` sees it
         with self._store.write() as tx:
             arrive(tx, due, self._clock(), "frozen" if froze else "crash")
         return Again(0)
@@ -467,6 +473,11 @@ def modified(tx: Transaction, volume: Volume) -> None:
 def modification_failed(tx: Transaction, volume: Volume, message: str, now: datetime) -> None:
     if volume.modification is not None:
         original = volume.modification.original
+        for layer in layers_below(tx, volume.layer_id):  # at rest they were told to grow
+            if layer.size_bytes > original.size_gib * GIB:
+                tx.put(replace(layer, size_bytes=original.size_gib * GIB))
+            if not layer.moment:
+                break
         failed: Modification = replace(volume.modification, state="failed", message=message[:1000], ended_at=now)
         tx.put(
             replace(

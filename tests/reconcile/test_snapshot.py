@@ -210,6 +210,33 @@ def test_switched_although_the_host_said_no_it_is_completed(deployment: Deployme
     v.check(deployment)
 
 
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_guest_that_may_have_been_left_frozen_is_let_go(deployment: Deployment, killed: bool) -> None:
+    """The controller, or libvirtd, ended when the disks were switched and the guest still stood."""
+    instance = v.running(deployment)
+    deployment.host.compute.give_agent(instance.id)
+    real = deployment.host.compute.switch_disks
+    calls: list[bool] = []
+
+    def switch(name, tops, *, freeze=False):  # type: ignore[no-untyped-def]
+        froze = real(name, tops, freeze=freeze)
+        calls.append(freeze)
+        if len(calls) == 1:
+            raise KeyboardInterrupt if killed else HostError("libvirt has gone")
+        return froze
+
+    deployment.host.compute.switch_disks = switch  # type: ignore[method-assign]
+    [taken] = v.snapshot(deployment, v.root_of(deployment, instance).id, when="frozen")
+    if killed:
+        with pytest.raises(KeyboardInterrupt):
+            v.settle_all(deployment)
+        deployment.restart()
+    v.settle_all(deployment)
+    assert calls == [True, True], "the second finds nothing to switch, and thaws"
+    assert (v.snap(deployment, taken).state, v.snap(deployment, taken).consistency) == ("completed", "crash")
+    v.check(deployment)
+
+
 def test_deleted_while_pending_it_leaves_nothing(deployment: Deployment) -> None:
     instance = v.running(deployment)
     [taken] = v.snapshot(deployment, v.root_of(deployment, instance).id)

@@ -109,6 +109,34 @@ def test_a_modification_that_cannot_be_leaves_it_as_it_was(deployment: Deploymen
     assert row.shape == before
 
 
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_modification_that_failed_concerns_no_start_afterwards(deployment: Deployment, lasting: bool) -> None:
+    instance = v.running(deployment)
+    data = v.attached(deployment, "data", instance)
+    deployment.ask(instance.id, State.STOPPED, State.STOPPING, forced=True)
+    deployment.settle(instance.id)
+
+    def fault(method: str, name: str) -> None:
+        if method == "create_layer":
+            raise HostError("one of QEMU's tools took too long", retryable=False)
+
+    deployment.host.storage.fault = fault
+    v.modify(deployment, data, size_gib=2)
+    deployment.others()
+    row = v.volume(deployment, data)
+    assert row.modification is not None
+    assert (row.modification.state, row.size_gib) == ("failed", 1)
+    if not lasting:
+        deployment.host.storage.fault = lambda method, name: None
+    deployment.ask(instance.id, State.RUNNING, State.PENDING)
+    deployment.settle(instance.id)
+    assert deployment.instance(instance.id).state is State.RUNNING
+    status = deployment.host.compute.observe(instance.id)
+    assert status is not None
+    assert [disk.size_bytes for disk in status.disks if disk.serial == "voldata"] == [GIB]
+    v.check(deployment)
+
+
 def test_a_volume_of_a_machine_that_is_on_is_left_to_its_instance(deployment: Deployment) -> None:
     instance = v.running(deployment)
     root = v.root_of(deployment, instance)
