@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import logging
 import os
 import threading
 import time
@@ -61,6 +62,8 @@ __all__ = [
     "StoreUnavailable",
     "Transaction",
 ]
+
+log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Resource)
 
@@ -121,7 +124,10 @@ class Store:
             )
         except ValueError as error:
             raise StoreError(damaged(database.name, f"audit log: {error}")) from error
-        self.scrub()  # as far as the last process was ended before it had done so
+        try:
+            self.scrub()  # as far as the last process was ended before it had done so
+        except StoreError as error:
+            log.error("%s", error)  # `tidy` tries again
 
     def close(self) -> None:
         """Write what is noted for the audit log, and let go of the database. Idempotent."""
@@ -273,6 +279,7 @@ class Store:
             with self._lock:
                 more = self._database.give_back()
             time.sleep(PAUSE_S)
+        self.scrub()  # should it have failed before
 
     def next_revision(self) -> int:
         self._revision += 1

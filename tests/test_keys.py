@@ -305,3 +305,25 @@ def test_one_who_reads_the_store_meanwhile_is_named(tmp_path: Path) -> None:
     finally:
         reader.close()
         store.close()
+
+
+def test_what_could_not_be_scrubbed_is_scrubbed_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import sqlite3
+
+    store = Store(tmp_path / "store.db", durable=False)
+    store._database.query("PRAGMA busy_timeout=10")
+    [key, *_] = fill(store, 5)
+    reader = sqlite3.connect(store.path)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM resource").fetchall()
+    with pytest.raises(StoreError), store.write() as tx:
+        tx.put(destroyed(key))
+        tx.scrub()
+    store.close()
+    again = Store(tmp_path / "store.db", durable=False)  # somebody still reads, and it starts all the same
+    assert "still has what was deleted" in caplog.text
+    reader.close()
+    again.tidy()
+    assert again.meta("scrub") is None
+    assert key.material.encode() not in files_of(again)
+    again.close()

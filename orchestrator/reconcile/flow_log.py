@@ -174,7 +174,7 @@ class FlowLogs:
 
     def _count(self, vpc_id: str, logs: Sequence[FlowLog], now: int) -> None:
         router = self._router(vpc_id)
-        since = self._collected.get(vpc_id, now - int(self._each_s))
+        since = min(now, self._collected.get(vpc_id, now - int(self._each_s)))  # the clock may have been put back
         self._collected[vpc_id] = now
         flows: list[Flow] | None = []
         if router is not None:
@@ -296,7 +296,9 @@ class FlowLogs:
             self._windows[each.id] = _Open(
                 kept.start, set(kept.interfaces), set(kept.busy), set(kept.skipped), {one.key: one for one in kept.sums}
             )
-        return self._windows[each.id]
+        window = self._windows[each.id]
+        window.start = min(window.start, now)  # the clock may have been put back
+        return window
 
     def _keep(self, each: FlowLog) -> None:
         window = self._windows[each.id]

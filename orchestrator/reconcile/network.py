@@ -151,10 +151,14 @@ class Networks:
             self._served.pop(vpc_id, None)
         else:
             self._served[vpc_id] = ticket
-        if before != router:
-            self._tell_peers(router, vpc_id, fresh=before is None)
         if router is not None and before is None and trust:
             self._appeared(vpc_id, self._rounds.book(vpc_id, FIRST_COST_S))
+        if before != router:
+            try:
+                self._tell_peers(router, vpc_id, fresh=before is None)
+            except BaseException:
+                self._applied.pop(vpc_id, None)  # whoever comes next tells them
+                raise
         return router is not None
 
     def _open_doorway(self, router: Router) -> None:

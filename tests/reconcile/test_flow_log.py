@@ -248,6 +248,17 @@ def test_windows_follow_each_other(logged: Logged) -> None:
     assert starts == [START, START + 60]
 
 
+def test_a_clock_that_is_put_back_costs_no_records(logged: Logged) -> None:
+    logged.add()
+    logged.pass_(flow())
+    logged.collect()
+    logged.clock.pass_(days=-2)
+    for _ in range(12):
+        logged.pass_(flow())
+        logged.collect()
+    assert [line.split()[-1] for line in logged.lines()].count("OK") >= 1
+
+
 def test_files_are_bounded(logged: Logged) -> None:
     row = logged.add(resource_id="eni-1")
     logged.restart(max_file_bytes=150)

@@ -20,6 +20,7 @@ from orchestrator.model.vpc import (
 from orchestrator.reconcile.loop import Again, Done
 from orchestrator.reconcile.network import LOOK_EACH_S, LOOK_SHARE, Rounds
 from orchestrator.reconcile.plan import METADATA_IPV6_ADDRESS, plan
+from orchestrator.store import StoreUnavailable
 from tests.reconcile.conftest import Deployment
 from tests.reconcile.rows import peering
 
@@ -225,6 +226,28 @@ def test_a_peer_that_was_there_first_is_applied_again_when_its_cable_can_be(depl
     deployment.networks.ensure(pair.there)
     deployment.others()
     assert applied == [pair.there, pair.here]
+
+
+def test_a_vpc_whose_peers_could_not_be_told_is_looked_at_and_tells_them_later(
+    deployment: Deployment, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.networks.ensure(pair.there)
+    wake = deployment.networks._wake
+    failing = [StoreUnavailable("the disk is full")]
+
+    def wake_later(vpc_ids: list[str]) -> None:
+        if failing:
+            raise failing.pop()
+        wake(vpc_ids)
+
+    monkeypatch.setattr(deployment.networks, "_wake", wake_later)
+    with pytest.raises(StoreUnavailable):
+        deployment.networks.ensure(pair.here)
+    assert [vpc_id for vpc_id, _ in deployment.appeared] == [pair.there, pair.here]
+    deployment.networks.ensure(pair.here)
+    assert (Vpc.KIND, pair.there) in {each[:2] for each in deployment.store.pending_wakes()}
+    deployment.others()
+    assert pair.in_step()
 
 
 def test_a_peers_groups_are_followed(deployment: Deployment, pair: Pair) -> None:
