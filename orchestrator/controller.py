@@ -231,7 +231,7 @@ def first_credentials(store: Store, config: Config, endpoint: str) -> str:
             tx.put(Account(id=account, account=account, name="first", created=utc_now()))
             tx.put(key)
         store.set_meta("account", account)
-    keys = [key for key in store.all(AccessKey, account=account) if not key.user]
+    keys = [key for key in store.all(AccessKey, account=account) if not key.user and key.active]
     document = {
         "account": account,
         "access_key_id": keys[0].id,

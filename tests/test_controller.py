@@ -125,6 +125,23 @@ def test_signatures_are_checked(serving: Start) -> None:
         urllib.request.urlopen(url, timeout=10)
 
 
+def test_after_the_roots_key_was_changed_the_file_has_the_one_that_works(serving: Start) -> None:
+    deployment = serving()
+    iam = deployment.client("iam")
+    before = first_key(deployment)
+    after = iam.create_access_key()["AccessKey"]["AccessKeyId"]
+    iam.update_access_key(AccessKeyId=before, Status="Inactive")
+    deployment.end()
+    deployment.start()
+    assert first_key(deployment) == after
+    assert deployment.client("sts").get_caller_identity()["Arn"].endswith(":root")
+
+
+def first_key(deployment: Serving) -> str:
+    found: str = json.loads((deployment.state_dir / "credentials.json").read_text())["access_key_id"]
+    return found
+
+
 def test_any_credentials_and_any_region_where_that_is_configured(serving: Start) -> None:
     deployment = serving("--host", "memory", "--auth", "any")
     made_up = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "ap-south-9"}

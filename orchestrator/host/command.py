@@ -176,6 +176,11 @@ def alongside(work: Callable[[], T]) -> Future[T]:
     return future
 
 
-def environment() -> dict[str, str]:
-    """For tools: messages in English, and tools found where Debian keeps them, whatever the caller's PATH."""
-    return {**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin"}
+_OURS_ALONE = ("ORC_", "PG", "AWS_")  # settings, with the database's password among them, and credentials
+
+
+def environment(*settings: str) -> dict[str, str]:
+    """For tools: messages in English, and tools found where Debian keeps them, whatever the caller's PATH. Some live
+    longer than the controller, as another user, and read what guests send: of our settings they get those named."""
+    passed = {name: value for name, value in os.environ.items() if name in settings or not name.startswith(_OURS_ALONE)}
+    return {**passed, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin"}

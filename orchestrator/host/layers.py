@@ -51,8 +51,10 @@ class LayerFiles:
         # QEMU's user passes through these and cannot list them.
         self._layers = directory(state_dir / "layers", 0o711)
         self._exports = directory(state_dir / "exports", 0o711)
-        for place in (self._layers, *(Path(folder) for folder, _, _ in os.walk(self._exports))):
-            remove_unfinished(place)
+        remove_unfinished(self._layers)
+        for folder, inner, _ in os.walk(self._exports):
+            inner[:] = [name for name in inner if not name.startswith(".")]
+            remove_unfinished(Path(folder))
 
     def layer_path(self, layer: str) -> Path:
         return self._layers / (checked(layer, "layer") + _SUFFIX)
@@ -424,7 +426,9 @@ class LayerFiles:
 
 def remove_unfinished(place: Path) -> None:
     """What another process was making when it was killed. One that lives holds a lock on it."""
-    for path in place.rglob(".*"):
+    for path in place.glob(".*"):
+        if path.is_symlink() or not path.is_file():
+            continue  # nothing of ours: a filer's snapshots, say
         with contextlib.suppress(FileNotFoundError, BlockingIOError), open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()

@@ -223,6 +223,7 @@ class NetnsNetwork:
                     forget_namespace(router)
                 self._tables.forget(router)
                 self._queues.forget(router)
+                self._queues.forget(_HOST, own)
                 self._shortcuts.forget(router)
                 self._flows.forget(router)
                 self._cables.forget(router)
@@ -332,6 +333,7 @@ class NetnsNetwork:
         in_use = {link.master for name, link in present.items() if name not in own}
         stale = lost | (own - wanted - in_use)
         delete_links(sorted(stale, key=_plugs_first))
+        self._queues.forget(_HOST, stale)
 
         def is_set(name: str, *, master: str) -> bool:
             link = present.get(name)

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.host import BuiltImage, HostError
+from orchestrator.host.command import environment
 from orchestrator.host.imagefile import GIB, ImageRefused, inspect, read_qcow2
 from orchestrator.host.layers import NAME, LayerFiles, checked, directory, remove_unfinished, room_needed, sync
 from orchestrator.host.sandbox import convert, run_lines
@@ -31,6 +32,7 @@ from orchestrator.host.xml import KernelFiles
 
 UPLOAD_KEPT_S = 86400.0
 _KEPT_LINES = 15
+_RECIPES_SETTINGS = ("ORC_DEBIAN_MIRROR", "ORC_DEBIAN_SECURITY_MIRROR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,13 +225,12 @@ class QcowStorage(LayerFiles):
                 del kept[:-_KEPT_LINES]
                 progress(text)
 
-        environment = {**os.environ, "LC_ALL": "C", "TMPDIR": str(work)}
         status = run_lines(
             [*(_ALONE if os.geteuid() == 0 else ()), str(build), str(output)],
             build.parent,
             line,
             timeout_s=self._build_timeout_s,
-            environment=environment,
+            environment={**environment(*_RECIPES_SETTINGS), "TMPDIR": str(work)},
         )
         if status != 0:
             raise HostError(f"{build} ended with status {status}: {'; '.join(kept[-3:])}", retryable=False)

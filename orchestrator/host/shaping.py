@@ -15,7 +15,7 @@ keeps bursts to the peak. Classes have no parent, so nobody borrows from anybody
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 
@@ -91,9 +91,9 @@ class Queues:
         for link in changed:
             self._left[namespace, link] = (dict(wanted[link]), _ours(link))
 
-    def forget(self, namespace: str) -> None:
-        """The namespace is gone, and its links with it."""
-        for key in [key for key in list(self._left) if key[0] == namespace]:
+    def forget(self, namespace: str, links: Collection[str] | None = None) -> None:
+        """These links are gone; without any, all of the namespace."""
+        for key in [key for key in list(self._left) if key[0] == namespace and (links is None or key[1] in links)]:
             self._left.pop(key, None)
 
 

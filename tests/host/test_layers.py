@@ -584,6 +584,16 @@ def test_a_format_that_is_not_written_is_said_so(storage: QcowStorage) -> None:
         storage.export_layer(plain("layer-1"), "iso", "disk.iso")
 
 
+@pytest.mark.parametrize("folder", ["layers", "exports", "uploads"])
+def test_what_others_hide_in_its_folders_is_left_alone(place: Path, folder: str) -> None:
+    """snapper's snapshots, a filer's, a desktop's waste paper."""
+    theirs = place / "state" / folder / ".snapshots" / ".hidden"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    QcowStorage(place / "state", place / "images", owner=OWNER)
+    assert theirs.read_text() == "mine"
+
+
 def hidden(storage: QcowStorage) -> list[str]:
     """What is being made, or was left of that."""
     return [str(path) for path in storage.layer_path("x").parent.parent.rglob(".*")]

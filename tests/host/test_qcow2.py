@@ -154,6 +154,19 @@ def test_a_refused_upload_is_dropped(storage: QcowStorage, tmp_path: Path) -> No
 # --- recipes -------------------------------------------------------------------------------------------------------
 
 
+def test_a_recipe_is_not_told_what_the_controller_was(
+    storage: QcowStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORC_STORE_URL", "postgresql://orc:planted@db/orc")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted")
+    monkeypatch.setenv("ORC_DEBIAN_MIRROR", "http://mirror.test/debian")
+    recipe(tmp_path, 'env; cp good.qcow2 "$1/disk.qcow2"')
+    lines: list[str] = []
+    storage.build_image("made", "layer-1", lines.append)
+    assert "ORC_DEBIAN_MIRROR=http://mirror.test/debian" in lines
+    assert not any("planted" in line for line in lines)
+
+
 def test_a_recipes_lines_kernel_and_words_come_through(storage: QcowStorage, tmp_path: Path) -> None:
     recipe(
         tmp_path,

@@ -101,6 +101,19 @@ def test_one_guest_does_not_starve_another(plan: Plan) -> None:
 
 
 @pytest.mark.host
+def test_nothing_is_remembered_of_links_that_are_gone(plan: Plan) -> None:
+    plan.ports = [plan.port(10, rate=SLOW), plan.port(10, segment=1, rate=SLOW)]
+    plan.apply()
+    assert len(plan.network._queues._left) == 4
+    both, plan.segment_names = plan.segment_names, plan.segment_names[:1]
+    plan.ports = plan.ports[:1]
+    plan.apply()
+    assert {link for namespace, link in plan.network._queues._left if not namespace} == {plug_name(both[0])}
+    plan.network.remove(plan.name)
+    assert plan.network._queues._left == {}
+
+
+@pytest.mark.host
 def test_queues_follow_the_plan_and_are_mended(plan: Plan) -> None:
     guest = plan.guest(10, rate=SLOW)
     leg, plug = leg_name(plan.segments[0].name), plug_name(plan.segments[0].name)
