@@ -19,6 +19,7 @@ from orchestrator.model.rate import KINDS, Rate, parse_rate
 
 DEFAULT_FILES = (Path("/etc/orchestrator/config.toml"), Path("~/.config/orchestrator/config.toml"))
 DEFAULT_REGIONS = "us-east-1:a,b,c us-west-2:a"
+MAX_OVERCOMMIT = 1_000_000  # beyond all sense, but a number that can be reckoned with
 
 
 class ConfigError(Exception):
@@ -305,9 +306,11 @@ def _check(config: Config) -> None:
         raise ConfigError("store.url: expected postgresql://[USER@]HOST[:PORT]/DATABASE, or nothing")
     if not 0 <= config.port <= 65535:
         raise ConfigError(f"port: {config.port} is not between 0 (any free one) and 65535")
-    for name in ("cpu_overcommit", "memory_overcommit", "workers"):
-        if getattr(config, name) <= 0:
-            raise ConfigError(f"{name}: {getattr(config, name)} must be above 0")
+    for name, value in (("cpu_overcommit", config.cpu_overcommit), ("memory_overcommit", config.memory_overcommit)):
+        if not 0 < value <= MAX_OVERCOMMIT:  # nan is neither
+            raise ConfigError(f"{name}: {value} must be above 0 and at most {MAX_OVERCOMMIT}")
+    if config.workers <= 0:
+        raise ConfigError(f"workers: {config.workers} must be above 0")
     if config.import_dir and not Path(config.import_dir).is_absolute():
         raise ConfigError(f"storage.import_dir: '{config.import_dir}' must be an absolute path")
     if config.audit_kept < 1000:

@@ -40,6 +40,13 @@ def test_names_follow_one_rule() -> None:
         ({"ORC_ADDRESS": "here"}, ["'here'", "IP address"]),
         ({"ORC_TLS_KEY": "k.pem"}, ["tls.certificate", "tls.key"]),
         ({"ORC_WORKERS": "0"}, ["workers", "above 0"]),
+        ({"ORC_CPU_OVERCOMMIT": "0"}, ["cpu_overcommit", "above 0"]),
+        ({"ORC_CPU_OVERCOMMIT": "nan"}, ["cpu_overcommit", "nan", "above 0 and at most 1000000"]),
+        ({"ORC_MEMORY_OVERCOMMIT": "inf"}, ["memory_overcommit", "inf", "at most 1000000"]),
+        ({"ORC_MEMORY_OVERCOMMIT": "nan"}, ["memory_overcommit", "nan", "at most 1000000"]),
+        ({"ORC_MEMORY_OVERCOMMIT": "1e308"}, ["memory_overcommit", "1e+308", "at most 1000000"]),
+        ({"ORC_API_RATE_READ": "inf/1"}, ["api.rate_read", "inf/1", "BURST/PER_SECOND"]),
+        ({"ORC_API_RATE_READ": "1/nan"}, ["api.rate_read", "1/nan", "BURST/PER_SECOND"]),
     ],
 )
 def test_what_is_wrong_is_named_with_what_is_allowed(environment: dict[str, str], words: list[str]) -> None:

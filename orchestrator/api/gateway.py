@@ -51,7 +51,9 @@ CHUNK_BYTES = 1 << 20
 DEFAULT_REGION = "us-east-1"
 # Services of no region, whose clients sign for one that the deployment may not have.
 EVERYWHERE = ("iam", "sts", "organizations")
+STREAM_THREADS = 32  # how many streams are being opened at once; further ones wait
 TUNNEL_TIMEOUT_S = 10.0
+HEARTBEAT_S = 60.0  # until a silent client is asked whether it is there: it has half as long to answer
 CALM_AFTER_S = 0.003  # longer than a client takes from an answer to its next call
 FLOOD_WARNING_S = 60.0
 
@@ -131,6 +133,7 @@ class Gateway:
         self._limits = limits.Limits(settings.rates)
         self._warned_at = -FLOOD_WARNING_S
         self._streams: set[web.WebSocketResponse] = set()
+        self._opening = ThreadPoolExecutor(max_workers=STREAM_THREADS, thread_name_prefix="stream")
         self.answering = Answering()
         self.patience = patience.Patience()
         self.registry = CollectorRegistry()
@@ -183,9 +186,11 @@ class Gateway:
         if not note.recorded and not turned_away:
             self.store.trail.note(note.event)
         seconds = time.perf_counter() - began
+        # Of what callers make up, nothing is kept: a series is there as long as the process.
+        served = service if service in self._models else "other"
         known = action if (service, action) in self._operations else "other"
-        self._calls.labels(service, known, code or "OK").inc()
-        self._seconds.labels(service, known).observe(seconds)
+        self._calls.labels(served, known, code or "OK").inc()
+        self._seconds.labels(served, known).observe(seconds)
         log.log(
             logging.DEBUG if turned_away else logging.INFO,
             "%s %s.%s %s %.1f ms",
@@ -327,7 +332,8 @@ class Gateway:
     # --- the server ---
 
     def application(self) -> web.Application:
-        """The aiohttp application. API calls run in threads, so that a slow one holds nobody up."""
+        """The aiohttp application. API calls run in threads, so that a slow one holds nobody up. Streams are opened in
+        others: as long as a port does not answer, one is taken."""
         application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self.patience.watch])
         application.on_shutdown.append(self._close_streams)
         application.router.add_get("/healthz", self._healthz)
@@ -464,11 +470,11 @@ class Gateway:
                     raise EC2Error("Unavailable", f"{instance.id} cannot be reached: {error}", 503) from error
 
         try:
-            guest = await loop.run_in_executor(None, opened)
+            guest = await loop.run_in_executor(self._opening, opened)
         except (EC2Error, SignatureError) as error:
             return _stream_error(error)
         reader, writer = await asyncio.open_connection(sock=guest)
-        stream = web.WebSocketResponse(max_msg_size=CHUNK_BYTES)
+        stream = web.WebSocketResponse(max_msg_size=CHUNK_BYTES, heartbeat=HEARTBEAT_S)
 
         async def outward() -> None:
             while data := await reader.read(65536):
@@ -534,7 +540,8 @@ class Gateway:
                 self.store.trail.note(note.event)
 
     async def _close_streams(self, _: web.Application) -> None:
-        """They would last as long as people talk."""
+        """They would last as long as people talk. Those that wait to be opened are not any more."""
+        self._opening.shutdown(wait=False, cancel_futures=True)
         await asyncio.gather(*(stream.close(code=WSCloseCode.GOING_AWAY) for stream in tuple(self._streams)))
 
 

@@ -242,6 +242,7 @@ def _fetched(url: str, limit_bytes: int) -> Iterator[Path]:
     import tempfile
     import urllib.error
     import urllib.request
+    from http.client import HTTPException
 
     with tempfile.NamedTemporaryFile(prefix="orc-import-") as kept:
         try:
@@ -263,7 +264,7 @@ def _fetched(url: str, limit_bytes: int) -> Iterator[Path]:
         except urllib.error.HTTPError as error:
             error.close()
             raise click.ClickException(f"{url} cannot be downloaded: HTTP {error.code} {error.reason}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:  # a chunked answer that is cut off is the last
             raise click.ClickException(f"{url} cannot be downloaded: {error}") from None
         kept.flush()
         yield Path(kept.name)

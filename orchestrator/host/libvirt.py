@@ -353,9 +353,13 @@ class LibvirtCompute:
         path = self._serial_socket(name)
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            connected.setblocking(False)  # QEMU serves one client at a time: with a full queue one would wait for ever
             connected.connect(str(path))
+            connected.setblocking(True)
         except OSError as error:
             connected.close()
+            if isinstance(error, BlockingIOError):
+                raise HostError(f"somebody else is at the serial port of {name}, which serves one at a time") from error
             raise HostError(f"{name} does not run, so its serial port leads nowhere ({error})") from error
         return connected
 

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -91,8 +92,9 @@ def routes() -> list[tuple[IPv4Network, str]]:
 
 def _needed_addresses() -> dict[IPv4Address, str]:
     found: dict[IPv4Address, str] = {}
-    for server in re.findall(r"(?m)^nameserver\s+([0-9.]+)\s*$", _text(Path("/etc/resolv.conf"))):
-        found[IPv4Address(server)] = "a name server"
+    for server in re.findall(r"(?m)^nameserver[ \t]+([^\s;#]+)", _text(Path("/etc/resolv.conf"))):
+        with suppress(OSError):  # of IPv6, or nonsense
+            found[IPv4Address(socket.inet_aton(server))] = "a name server"  # as glibc reads it: 127.1 is 127.0.0.1
     names = dict.fromkeys(_ARCHIVES)
     for place in _SOURCES:
         path = Path(place)
@@ -109,7 +111,7 @@ def _needed_addresses() -> dict[IPv4Address, str]:
 def _resolve(name: str, found: dict[IPv4Address, str]) -> None:
     try:
         answers = socket.getaddrinfo(name, 80, socket.AF_INET, socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # not found, or no name at all
         return
     for answer in answers:
         found[IPv4Address(answer[4][0])] = name

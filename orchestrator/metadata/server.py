@@ -52,7 +52,7 @@ TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
 READS = ("GET", "HEAD")
 
 PATIENCE_S = 30.0  # a connection that begins no request for so long is cut, whatever it is doing
-MAX_CONVERSATIONS = 64  # of one guest at a time
+MAX_CONVERSATIONS = 64  # of one guest at a time, all its addresses together
 MAX_LINE_BYTES = 4096  # the request line, and each header
 MAX_HEADERS = 64
 MAX_LINGER_S = 1.0  # for the rest of a body that nobody wants
@@ -94,7 +94,7 @@ class Guest:
 class _Conversation(web.RequestHandler):
     """One connection of a guest."""
 
-    __slots__ = ("began_at", "conversations", "counted", "is_ipv6", "peer", "vpc_id")
+    __slots__ = ("began_at", "conversations", "counted_for", "is_ipv6", "peer", "vpc_id")
 
     def __init__(self, conversations: _Conversations, vpc_id: str, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -114,21 +114,18 @@ class _Conversation(web.RequestHandler):
         self.peer = ""
         self.is_ipv6 = False
         self.began_at = loop.time()  # the last request, or the connection itself
-        self.counted = False
+        self.counted_for = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peername = transport.get_extra_info("peername")
         self.peer = peername[0] if peername else ""
         self.is_ipv6 = ":" in self.peer
         super().connection_made(transport)
-        self.counted = self.conversations.admit(self)
-        if not self.counted:
+        if not self.conversations.admit(self):
             self.cut()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self.counted:
-            self.counted = False
-            self.conversations.dismiss(self)
+        self.conversations.dismiss(self)
         super().connection_lost(exc)
 
     def cut(self) -> None:
@@ -151,33 +148,41 @@ class _Conversation(web.RequestHandler):
 
 
 class _Conversations(web.Server):
-    """Every open connection, counted by who holds it."""
+    """Every open connection, counted by who holds it: the instance, which may have many addresses, or an address of
+    nobody's."""
 
     def __init__(
         self,
         answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        caller: Callable[[str, str], Instance | None],
         patience_s: float,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        """`caller(vpc_id, address)` is whose that address is."""
         super().__init__(answer, request_factory=self._request, loop=loop)
         self.patience_s = patience_s
         self.all: set[_Conversation] = set()
-        self._held: Counter[tuple[str, str]] = Counter()
+        self._caller = caller
+        self._held: Counter[str] = Counter()
 
     def admit(self, conversation: _Conversation) -> bool:
-        who = (conversation.vpc_id, conversation.peer)
+        instance = self._caller(conversation.vpc_id, conversation.peer)
+        who = instance.id if instance is not None else f"{conversation.vpc_id} {conversation.peer}"
         if self._held[who] >= MAX_CONVERSATIONS:
             return False
         self._held[who] += 1
         self.all.add(conversation)
+        conversation.counted_for = who
         return True
 
     def dismiss(self, conversation: _Conversation) -> None:
-        who = (conversation.vpc_id, conversation.peer)
-        self.all.discard(conversation)
-        self._held[who] -= 1
-        if not self._held[who]:
-            del self._held[who]
+        """For whom it was counted, whoever has its address by now. One that was not admitted is let be."""
+        who, conversation.counted_for = conversation.counted_for, ""
+        if who:
+            self.all.discard(conversation)
+            self._held[who] -= 1
+            if not self._held[who]:
+                del self._held[who]
 
     def cut_silent(self, now: float) -> None:
         for conversation in list(self.all):
@@ -230,7 +235,7 @@ class MetadataServer:
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Be ready to serve on `loop`, which is the caller's."""
         self._loop = loop
-        self._conversations = _Conversations(self._answer, self._patience_s, loop)
+        self._conversations = _Conversations(self._answer, self._caller, self._patience_s, loop)
         self._signing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="identity")
         self._sweep = loop.call_later(self._patience_s / 4, self._tidy, loop)
 

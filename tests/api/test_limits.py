@@ -13,12 +13,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from prometheus_client import generate_latest
 
 from orchestrator.api import operations
 from orchestrator.api.gateway import Gateway, Request, Response
 from orchestrator.api.limits import INTENSIVE_ACTIONS, Limits, block_of, kind_of
 from orchestrator.api.operation import Settings, bind_operations
 from orchestrator.api.protocol import load_service
+from orchestrator.api.signature import sign
 from orchestrator.config import Config, ConfigError, load
 from orchestrator.keys import KeyRing
 from orchestrator.model.rate import Rate, parse_rate
@@ -289,3 +291,18 @@ def test_an_address_has_so_many_connections_and_no_more(serving: Callable[..., S
     assert b"503" in answers[-1] and b"RequestLimitExceeded" in answers[-1]
     assert b" 429 " in ask(where, metrics) and b"200 OK" in ask(where, healthy)
     assert controller.client("ec2").describe_vpcs()["Vpcs"]
+
+
+def test_what_callers_make_up_is_counted_together(cloud: Cloud) -> None:
+    """Each name that metrics know stays in memory as long as the process."""
+    keys = cloud.user("nobody")
+    signing = {"access_key": keys.access_key, "secret_key": keys.secret_key, "region": "us-east-1"}
+    for number in range(20):
+        service, action = f"made-up-{number}", f"Action=Made{number}".encode()
+        for each in (service, "ec2"):
+            headers = {"Host": "x"}
+            headers |= sign("POST", "http://x/", headers, action, service=each, now=cloud.clock(), **signing)
+            cloud.gateway.answer(Request("POST", "/", "", headers, action, "192.0.2.1"))
+    told = generate_latest(cloud.gateway.registry).decode()
+    assert "made-up" not in told and "Made" not in told
+    assert 'action="other"' in told and 'service="other"' in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -203,6 +204,33 @@ def test_a_download_that_is_too_large_is_ended(
 def test_a_url_that_is_not_there(orc: Orc, publisher: str, importing: Path) -> None:
     result = orc("image", "import", f"{publisher}/nothing.qcow2", "--sha512", DIGEST)
     assert (result.exit_code, "404" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "5 bytes read"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "ended after 5 of 9 bytes"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "SSH-2.0"),
+    ],
+    ids=["chunked", "of a length", "no HTTP"],
+)
+def test_a_download_that_is_cut_off(orc: Orc, api: FakeApi, importing: Path, answer: bytes, words: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as publisher:
+
+        def publish() -> None:
+            reader, _ = publisher.accept()
+            with reader:
+                reader.recv(65536)
+                reader.sendall(answer)
+
+        thread = threading.Thread(target=publish)
+        thread.start()
+        url = f"http://127.0.0.1:{publisher.getsockname()[1]}/cloud.qcow2"
+        result = orc("image", "import", url, "--sha512", DIGEST)
+        thread.join()
+    assert (result.exit_code, words in result.stderr) == (1, True), result.output
+    assert (list(importing.iterdir()), api.seen) == ([], [])
 
 
 def test_import_of_a_file(orc: Orc, api: FakeApi, importing: Path, tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -521,3 +523,38 @@ def test_what_is_closed_stays_closed(place: Place) -> None:
     with pytest.raises(HostError) as caught:
         compute.names()
     assert not caught.value.retryable
+
+
+def test_nobody_waits_for_a_serial_port_that_others_are_at(directory: Path) -> None:
+    """As libvirt makes the socket, with a queue of one, and as QEMU serves it: one client, others when it has gone."""
+    compute = LibvirtCompute(
+        uri="test:///default",
+        deployment=f"test-{uuid.uuid4().hex}",
+        files=QcowStorage(directory / "state", directory / "images"),
+        run_dir=directory / "run",
+        console_dir=directory / "consoles",
+        accelerator="tcg",
+    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(compute.close)
+        qemu = stack.enter_context(socket.socket(socket.AF_UNIX))
+        qemu.bind(str(directory / "run" / "i-1.serial"))
+        qemu.listen(1)
+        first = stack.enter_context(compute.console_socket("i-1"))
+        assert first.gettimeout() is None, "who is there may be silent for as long as he likes"
+        served, _ = qemu.accept()
+        stack.enter_context(served)
+        for _ in range(2):
+            compute.console_socket("i-1").close()
+        asked: Future[socket.socket] = Future()
+
+        def ask() -> None:
+            try:
+                asked.set_result(compute.console_socket("i-1"))
+            except BaseException as error:
+                asked.set_exception(error)
+
+        threading.Thread(target=ask, daemon=True).start()
+        with pytest.raises(HostError, match="somebody else is at the serial port of i-1") as caught:
+            asked.result(5)
+        assert caught.value.retryable

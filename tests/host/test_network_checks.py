@@ -76,6 +76,37 @@ def test_a_range_that_holds_what_the_host_talks_to(
     assert str(ranges.choose()) == "198.51.100.0/24"
 
 
+@pytest.mark.parametrize(
+    ("line", "known"),
+    [
+        ("nameserver 192.0.2.53", "192.0.2.53"),
+        ("nameserver\t192.0.2.53 # the router", "192.0.2.53"),
+        ("nameserver 127.1", "127.0.0.1"),
+        ("nameserver 010.0.0.1", "8.0.0.1"),
+        ("nameserver 1.2.3.4.5", None),
+        ("nameserver 256.0.0.1", None),
+        ("nameserver ...", None),
+        ("nameserver fe80::1%eth0", None),
+        ("nameserver", None),
+        ("# nameserver 192.0.2.53", None),
+    ],
+)
+def test_name_servers_are_read_as_the_c_library_reads_them(
+    monkeypatch: pytest.MonkeyPatch, line: str, known: str | None
+) -> None:
+    text = f"search example.org\n{line}\nnameserver 198.51.100.53\n"
+    monkeypatch.setattr(ranges, "_text", lambda path: text if path == Path("/etc/resolv.conf") else "")
+    monkeypatch.setattr(ranges, "_ARCHIVES", ())
+    found = {str(address) for address in ranges._needed_addresses()}
+    assert found == {"198.51.100.53", *([known] if known else [])}
+
+
+def test_an_archive_whose_name_is_none_is_left_out() -> None:
+    found: dict[IPv4Address, str] = {}
+    ranges._resolve("mirror..example.org", found)
+    assert found == {}
+
+
 def chains(*rows: tuple[str, str, str, str]) -> tuple[int, str]:
     entries = [
         {"chain": {"family": family, "table": table, "name": name, "hook": "forward", "policy": policy}}

@@ -9,13 +9,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from orchestrator.metadata import server as module
 from orchestrator.metadata.server import MAX_CONVERSATIONS, TTL_HEADER
+from orchestrator.model.instance import Instance
 from orchestrator.model.lifecycle import State
-from tests.metadata.conftest import World, read_all
+from orchestrator.model.vpc import InterfaceAttachment, NetworkInterface
+from tests.metadata.conftest import OTHER_VPC, VPC, World, read_all
 
 ID_PATH = "/latest/meta-data/instance-id"
 TOKEN_PATH = "/latest/api/token"
@@ -50,6 +53,61 @@ def test_a_guest_has_so_many_connections_and_no_more(world: World) -> None:
             return read_all(again).startswith(b"HTTP/1.0 200 ")
 
     wait_for(free)
+
+
+def test_of_all_its_addresses_together(world: World) -> None:
+    """One interface's own address and a prefix of it, another interface in the same VPC, and one in another VPC."""
+    one = world.launch(2, interface={"prefixes": ("127.0.0.16/28",), "more_private_ips": ("127.0.0.9",)})
+    world.launch(3, interface={"attachment": attached(one, 1)})
+    world.open(OTHER_VPC)
+    world.launch(4, vpc_id=OTHER_VPC, interface={"attachment": attached(one, 2)})
+    world.launch(5)
+    ways = [(2, VPC), (9, VPC), (16, VPC), (31, VPC), (3, VPC), (4, OTHER_VPC)]
+    held = []
+    try:
+        for number in range(MAX_CONVERSATIONS):
+            asker, vpc_id = ways[number % len(ways)]
+            held.append(world.connect(asker, vpc_id))
+            held[-1].sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert held[-1].recv(65536)
+        for asker, vpc_id in ways:
+            with world.connect(asker, vpc_id) as one_more:
+                assert read_all(one_more) == b"", f"by 127.0.0.{asker} in {vpc_id} it has more"
+        assert world.ask(5, ID_PATH).status == 200
+    finally:
+        for connection in held:
+            connection.close()
+
+
+def test_a_connection_is_given_back_to_whom_it_was_counted_for(world: World) -> None:
+    """Its address has come to belong to another instance meanwhile."""
+    one, other = world.launch(2), world.launch(3)
+    with world.connect(2) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(65536)
+        with world.store.write() as tx:
+            [interface] = tx.all(NetworkInterface, instance_id=one.id)
+            tx.put(replace(interface, attachment=attached(other, 1)))
+    wait_for(no_conversations(world))
+    assert world.server._conversations is not None
+    assert not world.server._conversations._held
+
+
+def test_who_is_nobody_has_as_many_by_each_address(world: World) -> None:
+    """An address of no instance is answered that there is nothing."""
+    held = [world.connect(7) for _ in range(MAX_CONVERSATIONS)]
+    try:
+        wait_for(lambda: world.server._conversations is not None and len(world.server._conversations.all) == len(held))
+        with world.connect(7) as one_more:
+            assert read_all(one_more) == b""
+        assert world.ask(8, ID_PATH).status == 404
+    finally:
+        for connection in held:
+            connection.close()
+
+
+def attached(instance: Instance, index: int) -> InterfaceAttachment:
+    return InterfaceAttachment(id=f"eni-attach-{index:017x}", instance_id=instance.id, device_index=index)
 
 
 @pytest.mark.parametrize(
