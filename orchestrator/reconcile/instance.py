@@ -398,10 +398,15 @@ class Instances:
             status.off_reason if status else "its machine is gone",
         )
         self._mark(instance, status)
-        if status is not None:
-            self._host.compute.remove(instance.id)
-        if not self._start(instance):
-            return Again(WORK_EACH_S)
+        try:
+            if status is not None:
+                self._host.compute.remove(instance.id)
+            if not self._start(instance):
+                return Again(WORK_EACH_S)
+        except HostError:
+            if instance.instance_status != "impaired":
+                self._change(instance.id, lambda current: _checked(current, "impaired", self._clock()))
+            raise
         with self._store.write() as tx:
             current = tx.get(Instance, instance.id)
             if current is not None and current.state is State.RUNNING:

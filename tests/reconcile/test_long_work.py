@@ -152,6 +152,22 @@ def _failing_starts(deployment: Deployment, times: int) -> None:
     deployment.host.compute.fault = fault
 
 
+def test_an_instance_whose_machine_is_gone_and_does_not_come_back_is_impaired(deployment: Deployment) -> None:
+    instance = deployment.launch()
+    deployment.settle(instance.id)
+    deployment.host.compute.remove(instance.id)
+    _failing_starts(deployment, 2)
+    for _ in range(2):
+        with pytest.raises(HostError):
+            deployment.step(instance.id)
+        found = deployment.instance(instance.id)
+        assert (found.state, found.instance_status) == (State.RUNNING, "impaired")
+    assert found.impaired_since is not None
+    deployment.step(instance.id)
+    found = deployment.instance(instance.id)
+    assert (found.state, found.instance_status, found.impaired_since) == (State.RUNNING, "initializing", None)
+
+
 @pytest.mark.usefixtures("claims_at_once")
 def test_a_launch_waits_for_whoever_works_on_its_image(deployment: Deployment) -> None:
     instance: Instance = deployment.launch()
