@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -431,6 +432,7 @@ def test_lookup_by_each_attribute_time_and_page(serving: Serving) -> None:
     ("params", "code"),
     [
         ({"NextToken": "bm9uZQ=="}, "InvalidNextTokenException"),
+        ({"NextToken": base64.b64encode(b"[" * 100_000).decode()}, "InvalidNextTokenException"),
         ({"StartTime": 2_000_000_000, "EndTime": 1_900_000_000}, "InvalidTimeRangeException"),
         ({"EventCategory": "insight"}, "InvalidEventCategoryException"),
         (

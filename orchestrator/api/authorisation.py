@@ -24,8 +24,9 @@ from typing import Any, Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from orchestrator.api.facts import Facts, Target
 from orchestrator.api.operation import Call
-from orchestrator.api.resources import Facts, Target, targets
+from orchestrator.api.resources import targets
 from orchestrator.model.errors import EC2Error
 from orchestrator.model.iam import Principal, Role, User, documents_of, find_policy
 from orchestrator.model.policy import Decision, Document, PolicyError, Request, Statement, Verdict, evaluate, parse
@@ -117,6 +118,7 @@ def caller_facts(call: Call, principal: Principal) -> Facts:
         "aws:principalaccount": (call.account,),
         "aws:userid": (call.caller.user_id,),
         "aws:viaawsservice": ("false",),
+        "aws:securetransport": ("true" if call.settings.endpoint.startswith("https:") else "false",),
         "aws:principaltype": (_principal_type(identity),),
     }
     if isinstance(identity, User):

@@ -201,7 +201,7 @@ def _make_token(call: Call, below: int) -> str:
 def _read_token(call: Call, token: str) -> int:
     try:
         request, below = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError, TypeError):
+    except (binascii.Error, ValueError, TypeError, RecursionError):
         request, below = "", 0
     if request != _of_request(call) or not isinstance(below, int) or below < 1:
         raise EC2Error("InvalidNextTokenException", "The token is not one that this request was given")

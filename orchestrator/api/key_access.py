@@ -14,14 +14,15 @@ Rules: "Key access and permissions", "Grants in AWS KMS" and "Troubleshooting ke
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from orchestrator.api.authorisation import allowed, caller_facts, refusal
+from orchestrator.api.facts import Facts, Target
 from orchestrator.api.operation import Call
-from orchestrator.api.resources import Facts, Target, key_targets
-from orchestrator.model.account import Account
+from orchestrator.api.principals import is_named, names, root_arn
+from orchestrator.api.resources import key_targets
 from orchestrator.model.errors import EC2Error
-from orchestrator.model.iam import Principal, Role, User
+from orchestrator.model.iam import Principal
 from orchestrator.model.kms import Grant, Key, default_policy
 from orchestrator.model.policy import (
     Decision,
@@ -32,7 +33,6 @@ from orchestrator.model.policy import (
     evaluate_trust,
     parse_key_policy,
 )
-from orchestrator.model.resource import Rows
 
 # What a grant may allow -> the action that policies call it by.
 GRANTABLE: Final[Mapping[str, str]] = {
@@ -84,11 +84,11 @@ def judge(call: Call, key: Key, action: str, context: Facts, *, grants: bool = T
     if own.decision is Decision.EXPLICIT_DENY:
         return own
     policy = _policy(key)
-    itself, account = names(call), root_arn(call.account)
-    by_account = evaluate_trust(policy, request, arns=[*itself, account])
+    itself, account = names(call, key.policy_bearers), root_arn(call.account)
+    by_account = evaluate_trust(policy, request, arns=itself, account=account)
     if by_account.decision is Decision.EXPLICIT_DENY:
         return by_account
-    by_name = evaluate_trust(policy, request, arns=itself)
+    by_name = evaluate_trust(policy, request, arns=itself, account=account, by_name=True)
     granted = _granted(call, key, action, context) if grants else ""
     trusted = own.decision is Decision.ALLOWED
     if key.account == call.account and not _limited(principal):
@@ -106,18 +106,6 @@ def _policy(key: Key) -> Document:
         return parse_key_policy(key.policy or default_policy(key))
     except PolicyError:
         return parse_key_policy(default_policy(key))  # kept by a version that did not judge them
-
-
-def names(call: Call) -> list[str]:
-    """ARNs that mean the caller and nobody else."""
-    principal = call.caller.principal
-    if principal is None or principal.identity is None:
-        return [call.caller.arn]
-    return [call.caller.arn, principal.arn]
-
-
-def root_arn(account: str) -> str:
-    return f"arn:aws:iam::{account}:root"
 
 
 def _limited(principal: Principal | None) -> bool:
@@ -140,15 +128,6 @@ def _granted(call: Call, key: Key, action: str, context: Facts) -> str:
         if grant.grantee in (root_arn(call.account), call.account):
             found = "account"
     return found
-
-
-def is_named(call: Call, arn: str, identity_id: str) -> bool:
-    """Whether an ARN that was kept means the caller. One whose bearer is known means that bearer alone."""
-    if arn not in names(call):
-        return False
-    principal = call.caller.principal
-    identity = principal.identity if principal is not None else None
-    return not identity_id or (identity is not None and identity.id == identity_id)
 
 
 def _fits(grant: Grant, operation: str, context: Facts) -> bool:
@@ -199,28 +178,6 @@ def _may_retire(call: Call, key: Key, action: str) -> bool:
         if grant.retirer == root_arn(call.account) and call.caller.principal is None:
             return True
     return False
-
-
-def bearer(rows: Rows, arn: str) -> str | None:
-    """The unique id of the user or role that an ARN names; empty for an account and for one of elsewhere, None when it
-    would be of an account here that has no such user or role."""
-    parts = arn.split(":", 5)
-    if len(parts) != 6 or parts[0] != "arn" or parts[2] not in ("iam", "sts") or not _is_account(rows, parts[4]):
-        return ""
-    account, what = parts[4], parts[5]
-    if what == "root":
-        return ""
-    if what.startswith("assumed-role/"):
-        name = what.split("/")[1]
-        found: list[Any] = [role for role in rows.all(Role, name=name) if role.account == account]
-    else:
-        name = what.rpartition("/")[2]
-        found = [each for kind in (User, Role) for each in rows.all(kind, name=name) if each.arn == arn]
-    return found[0].id if found else None
-
-
-def _is_account(rows: Rows, account: str) -> bool:
-    return rows.get(Account, account) is not None
 
 
 def _elsewhere(call: Call, target: Target) -> EC2Error:

@@ -292,12 +292,16 @@ def dispatch(store: Store, bound: Operation, call: Call) -> Answer:
         call = replace(call, prepared=bound.beforehand(call.params))
     with store.write() as tx:
         call = replace(call, db=tx)
+        if tx.get(Account, call.account) is None:  # it went while the call waited for the store
+            raise _closed(call)
         if token and (spent := store.token(scope, token)):
             if spent[0] != _fingerprint(call.params):
                 raise EC2Error(
                     "IdempotentParameterMismatch",
                     f"The client token '{token}' was used before, with other parameters",
                 )
+            if rehearsal:
+                raise dry_run()
             earlier: Answer = msgspec.msgpack.decode(spent[1])
             return earlier
         refused: PartlyDone | None = None
@@ -323,18 +327,31 @@ def dispatch(store: Store, bound: Operation, call: Call) -> Answer:
 
 
 def provision(store: Store, call: Call) -> None:
-    """Give a region its default VPC when an account first comes to it, and AWS's prefix lists when anyone does."""
+    """Give a region its default VPC when an account first comes to it, and AWS's prefix lists when anyone does.
+
+    Where callers are taken at their word, their accounts are made here. AuthFailure for one that was there when the
+    caller was looked up, and has been closed since: nobody could reach what it would be given.
+    """
     account = store.get(Account, call.account)
     furnished = store.get(PrefixList, service_list_id(service_list_name(call.region, "s3"))) is not None
     if furnished and account is not None and call.region in account.regions:
         return
+    was_there = account is not None or call.caller.principal is not None
     with store.write() as tx:
-        account = tx.get(Account, call.account) or Account(id=call.account, account=call.account, created=call.now)
+        account = tx.get(Account, call.account)
+        if account is None:
+            if was_there:
+                raise _closed(call)
+            account = Account(id=call.account, account=call.account, created=call.now)
         if call.region not in account.regions:
             tx.put(replace(account, regions=(*account.regions, call.region)))
             tx.put_all(default_network(call.account, call.region, call.zones, call.now))
         if not furnished:
             tx.put_all(service_lists(call.region, call.now))
+
+
+def _closed(call: Call) -> EC2Error:
+    return EC2Error("AuthFailure", f"The account {call.account} has been closed", 401)
 
 
 def _fingerprint(params: Mapping[str, Any]) -> str:
@@ -429,7 +446,7 @@ def _read_token(call: Call, token: str) -> str:
     try:
         action, account, region, after = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
         genuine = (action, account, region) == (call.action, call.account, call.region)
-    except (binascii.Error, ValueError, TypeError):
+    except (binascii.Error, ValueError, TypeError, RecursionError):
         genuine = False
     if not genuine or not isinstance(after, str):
         raise EC2Error("InvalidNextToken", f"The token '{token[:80]}' is not one that {call.action} gave out")

@@ -7,17 +7,20 @@ Every id that a request names is a target, by its prefix; what the request makes
 that is about nothing in particular is about `*`. A caller must be allowed the request on each. Some requests ask for
 more than themselves: leave to tag what they make, or to pass a role to an instance.
 
-Rules: "Actions, resources, and condition keys for Amazon EC2" (and of IAM, KMS) in the Service Authorization Reference.
+How one resource is seen is in `facts.py`, what a launch is about in `launch_targets.py`. Rules: "Actions, resources,
+and condition keys for Amazon EC2" (and of IAM, KMS) in the Service Authorization Reference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
+from orchestrator.api import launch_targets
 from orchestrator.api.ec2.images import find_image
+from orchestrator.api.ec2.security_groups import find_named_group
 from orchestrator.api.ec2.tags import TAGGABLE
+from orchestrator.api.facts import Facts, Target, arn_of, target_of, text_of
 from orchestrator.api.kms.crypto import key_id_of
 from orchestrator.api.kms.lookup import find_grant
 from orchestrator.api.operation import Call
@@ -40,18 +43,6 @@ from orchestrator.model.vpc import (
     Subnet,
     Vpc,
 )
-
-Facts = dict[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    arn: str = "*"
-    context: Facts = field(default_factory=dict)
-    action: str = ""  # another than the request's own, which it asks for too
-    key: Key | None = None  # of KMS, whose policy and grants have a say: `key_access.py` decides
-    elsewhere: bool = False  # it would be another account's key, and is not there
-
 
 ANYTHING: Final = Target()
 
@@ -102,8 +93,6 @@ CREATES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 MAX_NAMED: Final = 1000  # resources of one call; what is more would only take time to look at
 MAX_PARTS: Final = 200  # each is searched for
-# In whose ARNs there is no account.
-_WITHOUT_ACCOUNT: Final = ("image", "snapshot")
 # Members in which an id is only a word.
 _WORDS: Final = frozenset(
     {"Filters", "TagSpecifications", "Tags", "UserData", "Description", "ClientToken", "NextToken", "Name", "DryRun"}
@@ -148,11 +137,18 @@ _PARTS: Final[Mapping[str, Find]] = {
 _NAMES: Final[Mapping[str, Find]] = {
     "KeyName": _holding(KeyPair, "name"),
     "KeyNames": _holding(KeyPair, "name"),
-    "GroupName": _holding(SecurityGroup, "name"),
-    "SecurityGroups": _holding(SecurityGroup, "name"),
+    "GroupName": lambda call, name: _group_named(call, name),
+    "SecurityGroups": lambda call, name: _group_named(call, name),
     "PublicIp": _holding(ElasticIp, "public_ip"),
 }
-_TYPES: Final[Mapping[type[Resource], str]] = {each.kind: each.resource_type for each in reversed(TAGGABLE.values())}
+
+
+def _group_named(call: Call, name: str) -> Resource | None:
+    """The one that operations take: another VPC may have a group of the same name."""
+    try:
+        return find_named_group(call, name)
+    except EC2Error:
+        return None
 
 
 def _of_permission(call: Call, permission_id: str) -> Resource | None:
@@ -179,12 +175,12 @@ def _ec2(call: Call) -> Iterator[Target]:
                 target.context.update(_tag_facts(call.params.get("Tags") or ()))
             yield target
     if call.action == "RunInstances":
-        yield from (target for target in _launch_place(call) if target.arn not in seen)
+        yield from (target for target in launch_targets.places(call) if target.arn not in seen)
     for kind in CREATES.get(call.action, ()):
-        context = {**asked.get(kind, {}), **_made_facts(call, kind)}
-        yield Target(_arn(call, kind, "*"), context)
+        for facts in _made_facts(call, kind):
+            yield Target(arn_of(call, kind, "*"), {**asked.get(kind, {}), **facts})
     for kind, context in asked.items():
-        yield Target(_arn(call, kind, "*"), {**context, "ec2:createaction": (call.action,)}, "ec2:CreateTags")
+        yield Target(arn_of(call, kind, "*"), {**context, "ec2:createaction": (call.action,)}, "ec2:CreateTags")
     yield from _passed_role(call)
     yield from _used_keys(call)
 
@@ -209,81 +205,30 @@ def _named(call: Call, member: str, value: str) -> Target | None:
     if prefix in ids.KINDS and ids.is_well_formed(prefix, value):
         if prefix in _PARTS:
             whole = _PARTS[prefix](call, value)
-            return _target(call, whole) if whole is not None else None
+            return target_of(call, whole) if whole is not None else None
         if prefix == "ami":
             try:
-                return _target(call, find_image(call, value))
+                return target_of(call, find_image(call, value))
             except EC2Error:
-                return Target(_arn(call, "image", value))
+                return Target(arn_of(call, "image", value))
         if prefix in TAGGABLE:
             row = call.db.get(TAGGABLE[prefix].kind, value)
             # Of what is another account's, nothing is told, nor that it is there.
             if row is not None and (call.sees(row) or _shared(call, row)):
-                return _target(call, row)
-            return Target(_arn(call, TAGGABLE[prefix].resource_type, value))
+                return target_of(call, row)
+            return Target(arn_of(call, TAGGABLE[prefix].resource_type, value))
         return None
     if member in _NAMES:
         row = _NAMES[member](call, value)
         if row is not None:
-            return _target(call, row)
+            return target_of(call, row)
         if member in ("KeyName", "KeyNames"):
-            return Target(_arn(call, "key-pair", value))
+            return Target(arn_of(call, "key-pair", value))
     return None
 
 
 def _shared(call: Call, row: Resource) -> bool:
     return isinstance(row, PeeringConnection) and row.is_of(call.account, call.region)
-
-
-def _arn(call: Call, kind: str, name: str, account: str | None = None) -> str:
-    owner = "" if kind in _WITHOUT_ACCOUNT else account or call.account
-    return f"arn:aws:ec2:{call.region}:{owner}:{kind}/{name}"
-
-
-def _target(call: Call, row: Resource) -> Target:
-    name = row.name if isinstance(row, KeyPair) else row.id
-    kind = _TYPES.get(type(row), type(row).KIND)
-    return Target(_arn(call, kind, name), _row_facts(call, row))
-
-
-# attribute of a row -> condition key
-_ATTRIBUTES: Final[Mapping[str, str]] = {
-    "instance_type": "ec2:instancetype",
-    "zone": "ec2:availabilityzone",
-    "tenancy": "ec2:tenancy",
-    "root_device_type": "ec2:rootdevicetype",
-    "volume_type": "ec2:volumetype",
-    "size_gib": "ec2:volumesize",
-    "iops": "ec2:volumeiops",
-    "throughput": "ec2:volumethroughput",
-    "encrypted": "ec2:encrypted",
-    "public": "ec2:public",
-    "account": "ec2:owner",
-}
-_LINKS: Final[Mapping[str, tuple[str, str]]] = {"vpc_id": ("ec2:vpc", "vpc"), "subnet_id": ("ec2:subnet", "subnet")}
-
-
-def _row_facts(call: Call, row: Resource) -> Facts:
-    facts: Facts = {}
-    tags = row.tags_of(call.account, call.region) if isinstance(row, PeeringConnection) else row.tags
-    if call.sees(row) or isinstance(row, PeeringConnection):  # how others tag what they share is their own affair
-        for key, value in tags.items():
-            facts[f"aws:resourcetag/{key}".lower()] = facts[f"ec2:resourcetag/{key}".lower()] = (value,)
-    for attribute, key in _ATTRIBUTES.items():
-        known = getattr(row, attribute, None)
-        if known not in (None, ""):
-            facts[key] = (_text(known),)
-    for attribute, (key, kind) in _LINKS.items():
-        linked: str = getattr(row, attribute, "")
-        if linked:
-            facts[key] = (_arn(call, kind, linked),)
-    if isinstance(row, Instance) and row.profile is not None:
-        facts["ec2:instanceprofile"] = (row.profile.arn,)
-    return facts
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 # (kind that is made, condition key) -> where the request says it
@@ -313,7 +258,13 @@ _REQUEST_DEFAULTS: Final[Mapping[tuple[str, str], str]] = {
 }
 
 
-def _made_facts(call: Call, kind: str) -> Facts:
+def _made_facts(call: Call, kind: str) -> list[Facts]:
+    """What is known of what a call makes: of a launch for each volume and interface that is not as another."""
+    if call.action == "RunInstances" and kind in launch_targets.MADE:
+        found = {tuple(sorted(facts.items())): facts for facts in launch_targets.MADE[kind](call)}
+        if len(found) > MAX_NAMED:
+            raise EC2Error("InvalidParameterValue", f"A request makes at most {MAX_NAMED} resources of a kind")
+        return list(found.values())
     facts: Facts = {}
     for (made, key), path in _REQUESTED.items():
         if made != kind:
@@ -324,15 +275,15 @@ def _made_facts(call: Call, kind: str) -> Facts:
         if value is None:
             value = _REQUEST_DEFAULTS.get((call.action, key))
         if value is not None:
-            facts[key] = (_text(value),)
+            facts[key] = (text_of(value),)
     if kind == "instance":
         profile = _profile(call)
         if profile is not None:
             facts["ec2:instanceprofile"] = (profile.arn,)
     for member, key, linked in (("VpcId", "ec2:vpc", "vpc"), ("SubnetId", "ec2:subnet", "subnet")):
         if isinstance(call.params.get(member), str):
-            facts[key] = (_arn(call, linked, call.params[member]),)
-    return facts
+            facts[key] = (arn_of(call, linked, call.params[member]),)
+    return [facts]
 
 
 def _asked_tags(call: Call) -> dict[str, Facts]:
@@ -349,29 +300,6 @@ def _tag_facts(tags: Any) -> Facts:
     facts: Facts = {f"aws:requesttag/{tag.get('Key') or ''}".lower(): (tag.get("Value") or "",) for tag in tags}
     keys = tuple(tag.get("Key") or "" for tag in tags)
     return {**facts, "aws:tagkeys": keys} if keys else facts
-
-
-def _launch_place(call: Call) -> Iterator[Target]:
-    """Where a launch goes that does not say where: whichever default subnet it may be, it must be allowed."""
-    interfaces = call.params.get("NetworkInterfaces") or [{}]
-    if not call.params.get("SubnetId") and any(
-        not each.get("SubnetId") and not each.get("NetworkInterfaceId") for each in interfaces
-    ):
-        zone = (call.params.get("Placement") or {}).get("AvailabilityZone")
-        subnets = [each for each in call.mine(Subnet) if each.default_for_zone and zone in (None, "", each.zone)]
-        yield from [_target(call, each) for each in subnets] or [Target(_arn(call, "subnet", "*"))]
-    if (
-        not call.params.get("SecurityGroupIds")
-        and not call.params.get("SecurityGroups")
-        and any(not each.get("Groups") and not each.get("NetworkInterfaceId") for each in interfaces)
-    ):
-        vpcs = {vpc.id for vpc in call.mine(Vpc) if vpc.is_default}
-        for subnet_id in [call.params.get("SubnetId"), *(each.get("SubnetId") for each in interfaces)]:
-            subnet = call.db.get(Subnet, subnet_id) if subnet_id else None
-            if subnet is not None and call.sees(subnet):
-                vpcs = {subnet.vpc_id}
-        groups = [g for vpc_id in vpcs for g in call.db.all(SecurityGroup, vpc_id=vpc_id) if g.name == "default"]
-        yield from [_target(call, each) for each in groups] or [Target(_arn(call, "security-group", "*"))]
 
 
 def _profile(call: Call) -> InstanceProfile | None:
@@ -465,12 +393,12 @@ def _iam(call: Call) -> Iterator[Target]:
         if not isinstance(name, str):
             continue
         noun = "instance-profile" if kind is InstanceProfile else kind.KIND
-        yield _iam_target(call, kind, noun, name, call.params.get("Path") or "/", asked)
-        for changed in (call.params.get(f"New{member}"), call.params.get("NewPath")):
-            if changed:
-                path = call.params.get("NewPath") or "/"
-                new = call.params.get(f"New{member}") or name
-                yield Target(f"arn:aws:iam::{call.account}:{noun}{path}{new}", asked)
+        row = next((each for each in call.db.all(kind, name=name) if each.account == call.account), None)
+        path = row.path if row is not None else call.params.get("Path") or "/"
+        yield _iam_target(row, f"arn:aws:iam::{call.account}:{noun}{path}{name}", asked)
+        new_name, new_path = call.params.get(f"New{member}"), call.params.get("NewPath")
+        if new_name or new_path:
+            yield Target(f"arn:aws:iam::{call.account}:{noun}{new_path or path}{new_name or name}", asked)
         break
     else:
         if call.action in _OWN_USER or call.action == "GetAccessKeyLastUsed":
@@ -492,17 +420,13 @@ def _iam(call: Call) -> Iterator[Target]:
             yield _pass(role)
 
 
-def _iam_target(
-    call: Call, kind: type[InstanceProfile | Group | Role | User], noun: str, name: str, path: str, asked: Facts
-) -> Target:
-    rows = [row for row in call.db.all(kind, name=name) if row.account == call.account]
-    if rows:
-        row = rows[0]
-        context = {**asked, **_iam_tags(row)}
-        if isinstance(row, User | Role) and row.boundary:
-            context.setdefault("iam:permissionsboundary", (row.boundary,))
-        return Target(row.arn, context)
-    return Target(f"arn:aws:iam::{call.account}:{noun}{path}{name}", asked)
+def _iam_target(row: InstanceProfile | Group | Role | User | None, arn: str, asked: Facts) -> Target:
+    if row is None:
+        return Target(arn, asked)
+    context = {**asked, **_iam_tags(row)}
+    if isinstance(row, User | Role) and row.boundary:
+        context.setdefault("iam:permissionsboundary", (row.boundary,))
+    return Target(arn, context)
 
 
 def _calling_user(call: Call) -> User | None:
@@ -607,7 +531,7 @@ def _request_facts(call: Call) -> Facts:
             elif value:
                 facts[key] = tuple(value)
     if "BypassPolicyLockoutSafetyCheck" in call.params:
-        facts["kms:bypasspolicylockoutsafetycheck"] = (_text(call.params["BypassPolicyLockoutSafetyCheck"]),)
+        facts["kms:bypasspolicylockoutsafetycheck"] = (text_of(call.params["BypassPolicyLockoutSafetyCheck"]),)
     tags = [{"Key": tag.get("TagKey"), "Value": tag.get("TagValue")} for tag in call.params.get("Tags") or ()]
     return {**facts, **_tag_facts(tags)}
 

@@ -15,8 +15,9 @@ import re
 from typing import Any, Final
 
 from orchestrator.api.authorisation import allowed, caller_facts, decode_message, session_policies
+from orchestrator.api.facts import Target
 from orchestrator.api.operation import Answer, Call, operation
-from orchestrator.api.resources import Target
+from orchestrator.api.principals import names, root_arn
 from orchestrator.model.account import AccessKey
 from orchestrator.model.errors import EC2Error
 from orchestrator.model.iam import Principal, Role
@@ -145,13 +146,10 @@ def _may_assume(call: Call, role: Role, external_id: str | None) -> bool:
         facts["sts:externalid"] = (external_id,)
     request = Request("sts:AssumeRole", role.arn, facts)
     own = allowed(call, "sts:AssumeRole", Target(role.arn, facts)).decision
-    itself = [call.caller.arn]
-    if principal is not None and principal.identity is not None:
-        itself.append(principal.arn)
-    account = f"arn:aws:iam::{call.account}:root"
+    itself, account = names(call, role.trust_bearers), root_arn(call.account)
     trust = parse_trust(role.trust)
-    by_name = evaluate_trust(trust, request, arns=itself).decision
-    by_account = evaluate_trust(trust, request, arns=[*itself, account]).decision
+    by_name = evaluate_trust(trust, request, arns=itself, account=account, by_name=True).decision
+    by_account = evaluate_trust(trust, request, arns=itself, account=account).decision
     if Decision.EXPLICIT_DENY in (own, by_account) or by_account is not Decision.ALLOWED:
         return False
     identity = principal.identity if principal is not None else None

@@ -11,7 +11,7 @@ Source: "Subnet CIDR blocks" and "Prefix delegation for Amazon EC2 network inter
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 from orchestrator.model.vpc import NetworkInterface, Subnet, dotted, reserved_addresses
@@ -28,6 +28,7 @@ class FreeAddresses:
         self.ipv6_network = subnet.ipv6_network
         self._first, self._count = int(self.network.network_address), self.network.num_addresses
         self._next = 4  # no address before the so manyth is free
+        self._blocks: Iterator[IPv4Network] | None = None  # the /28 ranges that `take_prefix` has yet to look at
         self._taken = set(reserved_addresses(self.network))
         self._taken_ipv6: set[str] = set()
         for interface in interfaces:
@@ -62,10 +63,9 @@ class FreeAddresses:
         """The lowest /28 of which no address is taken; None when there is none."""
         if self.network.prefixlen > PREFIX_LENGTH:
             return None
-        return next(
-            (str(block) for block in self.network.subnets(new_prefix=PREFIX_LENGTH) if self.take_this_prefix(block)),
-            None,
-        )
+        if self._blocks is None:
+            self._blocks = self.network.subnets(new_prefix=PREFIX_LENGTH)
+        return next((str(block) for block in self._blocks if self.take_this_prefix(block)), None)
 
     def take_this_prefix(self, block: IPv4Network) -> bool:
         addresses = addresses_of(block)

@@ -25,16 +25,24 @@ def pattern(text: str) -> Test:
     """A test for one filter value."""
     if not _is_pattern(text):
         return text.__eq__
-    expression = ""
+    parts = [""]  # what stands between the stars
     position = 0
     while position < len(text):
         letter = text[position]
-        if letter == "\\" and position + 1 < len(text):
+        if letter == "*":
+            parts.append("")
+        elif letter == "\\" and position + 1 < len(text):
             position += 1
-            expression += re.escape(text[position])
+            parts[-1] += re.escape(text[position])
         else:
-            expression += {"*": ".*", "?": "."}.get(letter, re.escape(letter))
+            parts[-1] += "." if letter == "?" else re.escape(letter)
         position += 1
+    expression, *rest = parts
+    if rest:
+        # The first place where a part fits leaves most for those after it: (?>...) tries no other. Were they tried,
+        # the time would grow with the power of the stars, and nobody else runs while `re` searches.
+        between = "".join(f"(?>.*?{part})" for part in rest[:-1] if part)
+        expression = f"{expression}{between}.*{rest[-1]}"
     compiled = re.compile(expression, re.DOTALL)
     return lambda value: compiled.fullmatch(value) is not None
 

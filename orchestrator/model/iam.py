@@ -78,6 +78,7 @@ class Role(Identity):
     NOUN: ClassVar[str] = "role"
 
     trust: str  # the document that says who may assume it
+    trust_bearers: dict[str, str] = field(default_factory=dict)  # ARN in it -> id of who bore it, where one was kept
     description: str = ""
     max_session_s: int = 3600
 

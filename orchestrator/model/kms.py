@@ -67,6 +67,7 @@ class Key(Resource):
     state: str = ENABLED  # Enabled | Disabled | PendingDeletion | Destroyed
     delete_at: datetime | None = None
     policy: str = ""  # the document that was given; empty: `default_policy`
+    policy_bearers: dict[str, str] = field(default_factory=dict)  # ARN in it -> id of who bore it, where one was kept
     grants: tuple[Grant, ...] = ()
     rotation_days: int = 0  # 0: not rotated
     rotate_at: datetime | None = None

@@ -8,8 +8,8 @@
           neither ────────────────► implicit deny
 
 Rules: "IAM JSON policy elements reference" and "Policy evaluation logic" of Amazon's IAM user guide. Documents are
-parsed once for each text. Patterns are matched without regular expressions of the caller's making, in time that is at
-most the product of both lengths.
+parsed once for each text. Patterns are matched without regular expressions of the caller's making, and no part of them
+is tried twice: a caller's own policy may be asked about a thousand resources.
 """
 
 from __future__ import annotations
@@ -136,13 +136,29 @@ def evaluate(documents: Iterable[Document], request: Request) -> Verdict:
     return Verdict(Decision.ALLOWED if allowing else Decision.IMPLICIT_DENY, allowing)
 
 
-def evaluate_trust(document: Document, request: Request, *, arns: Sequence[str] = (), service: str = "") -> Verdict:
-    """What a role's trust policy, or a key's, says of a principal, who goes by any of `arns`, or of a service."""
+def evaluate_trust(
+    document: Document,
+    request: Request,
+    *,
+    arns: Sequence[str] = (),
+    account: str = "",
+    by_name: bool = False,
+    service: str = "",
+) -> Verdict:
+    """What a role's trust policy, or a key's, says of a principal, who goes by any of `arns`, or of a service. What it
+    says of the principal's whole `account` (an ARN) counts too, unless it must be said `by_name`.
+
+    NotPrincipal decides against whoever is listed by account alone: that excepts nobody from a Deny ("AWS JSON policy
+    elements: NotPrincipal" has users listed beside their account), and what allows all others does not mean them.
+    """
+    of_account = [*arns, account]
 
     def concerns(statement: Statement) -> bool:
         if statement.not_principals is not None:
-            return not statement.not_principals.names(arns=arns, service=service)
-        return statement.principals is not None and statement.principals.names(arns=arns, service=service)
+            listed = of_account if statement.allows else arns
+            return not statement.not_principals.names(arns=listed, service=service)
+        named = arns if by_name else of_account
+        return statement.principals is not None and statement.principals.names(arns=named, service=service)
 
     concerned = tuple(statement for statement in document.statements if concerns(statement))
     return evaluate([Document(concerned)], request)
@@ -185,24 +201,49 @@ def fill(pattern: str, context: Context) -> str | None:
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether `text` is as `pattern`, in which * stands for any characters and ? for one."""
-    if "*" not in pattern and "?" not in pattern:
-        return pattern.translate(_PLAIN) == text
-    place = at = 0
-    star, back = -1, 0
-    while at < len(text):
-        if place < len(pattern) and pattern[place] == "*":
-            star, back = place, at
-            place += 1
-        elif place < len(pattern) and (pattern[place] == "?" or pattern[place].translate(_PLAIN) == text[at]):
-            place += 1
-            at += 1
-        elif star >= 0:
-            back += 1
-            place, at = star + 1, back
-        else:
+    """Whether `text` is as `pattern`, in which * stands for any characters and ? for one.
+
+    What stands between two stars is looked for once: the first place is as good as any, as it leaves most to the rest.
+    """
+    first, *rest = pattern.split("*")
+    if not rest:
+        return len(first) == len(text) and _fits(first, text, 0)
+    *middle, last = rest
+    place, end = len(first), len(text) - len(last)
+    if place > end or not _fits(first, text, 0) or not _fits(last, text, end):
+        return False
+    for part in middle:
+        found = _find(part, text, place, end)
+        if found < 0:
             return False
-    return all(letter == "*" for letter in pattern[place:])
+        place = found + len(part)
+    return True
+
+
+def _fits(part: str, text: str, at: int) -> bool:
+    """Whether a pattern without stars is what `text` has there."""
+    if "?" not in part:
+        return text.startswith(part.translate(_PLAIN), at)
+    return all(
+        letter == "?" or letter.translate(_PLAIN) == there for letter, there in zip(part, text[at:], strict=False)
+    )
+
+
+def _find(part: str, text: str, start: int, end: int) -> int:
+    """Where a pattern without stars fits first between `start` and `end` of `text`, or -1. All of its beginnings are
+    followed at once, a bit each, so no letter of the text is read twice."""
+    if "?" not in part:
+        return text.find(part.translate(_PLAIN), start, end)
+    anything = sum(1 << place for place, letter in enumerate(part) if letter == "?")
+    places: dict[str, int] = {}
+    for place, letter in enumerate(part.translate(_PLAIN)):
+        places[letter] = places.get(letter, anything) | 1 << place
+    begun = 0  # bit n: the last n + 1 letters that were read fit the part's first
+    for at in range(start, end):
+        begun = (begun << 1 | 1) & places.get(text[at], anything)
+        if begun >> len(part) - 1:
+            return at + 1 - len(part)
+    return -1
 
 
 def arn_matches(pattern: str, arn: str) -> bool:

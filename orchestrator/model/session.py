@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
+from orchestrator.model.errors import EC2Error
+
 META_NAME: Final = "session-secret"  # the name of the deployment's secret among the store's meta values
 _MAC_BYTES: Final = 32
 _MAX_TOKEN: Final = 8192
@@ -93,7 +95,14 @@ def derive(secret: bytes, purpose: str, *parts: bytes) -> bytes:
 
 
 def seal(secret: bytes, session: Session) -> Credentials:
-    body = zlib.compress(json.dumps(asdict(session), separators=(",", ":")).encode(), 9)
+    """Raises PackedPolicyTooLarge for policies with which `open_token` could not read it again."""
+    text = json.dumps(asdict(session), separators=(",", ":")).encode()
+    if len(text) > _MAX_SESSION_BYTES:  # blanks count too, however well they deflate
+        raise EC2Error(
+            "PackedPolicyTooLarge",
+            f"The session would have {len(text)} bytes with its policies: it may have {_MAX_SESSION_BYTES}",
+        )
+    body = zlib.compress(text, 9)
     token = base64.b64encode(derive(secret, "session token", body) + body).decode()
     return Credentials(session, _secret_key(secret, token), token)
 

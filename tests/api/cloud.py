@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -135,9 +135,10 @@ def refused(call: Any, *args: Any, **params: Any) -> tuple[str, str]:
 
 
 @contextmanager
-def open_cloud(directory: Path, clock: Clock, *, any_credentials: bool = False) -> Iterator[Cloud]:
+def open_cloud(directory: Path, clock: Clock, *, any_credentials: bool = False, endpoint: str = "") -> Iterator[Cloud]:
     store = Store(directory / "state" / "orchestrator.db", durable=False)
-    gateway = Gateway(store, SETTINGS, cast(HostView, None), KeyRing(bytes(32)), clock, any_credentials=any_credentials)
+    settings = replace(SETTINGS, endpoint=endpoint)
+    gateway = Gateway(store, settings, cast(HostView, None), KeyRing(bytes(32)), clock, any_credentials=any_credentials)
     cloud = Cloud(gateway, store, clock)
     now: datetime = clock()
     with store.write() as tx:

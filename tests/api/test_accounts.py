@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import pytest
 from botocore.exceptions import ClientError
 
@@ -13,6 +15,7 @@ from orchestrator.model.layer import Layer
 from orchestrator.model.session import make_deployment_secret, open_token
 from orchestrator.model.volume import Volume
 from orchestrator.model.vpc import Vpc
+from orchestrator.store import Store, Transaction
 from tests.api.cloud import ACCOUNT, OTHER, Cloud, Keys, allow, refused
 
 
@@ -154,6 +157,37 @@ def test_a_closed_accounts_root_sessions_end(first: Cloud) -> None:
     for keys in (by_root, session):
         with pytest.raises(ClientError, match="AuthFailure"):
             first.client("ec2", keys).describe_vpcs()
+
+
+@pytest.mark.parametrize(
+    ("by_user", "region"),
+    [(False, "us-east-1"), (False, "us-west-2"), (True, "us-east-1")],
+    ids=["to write", "to furnish a region", "to keep that its user's key was used"],
+)
+def test_a_call_that_waits_while_its_account_is_closed(
+    first: Cloud, monkeypatch: pytest.MonkeyPatch, by_user: bool, region: str
+) -> None:
+    """It leaves nothing behind, which nobody could reach."""
+    first.client("ec2", first.root(OTHER)).describe_vpcs()
+    keys = first.root(OTHER)
+    if by_user:
+        iam = first.client("iam", keys)
+        iam.create_user(UserName="alice")
+        iam.attach_user_policy(UserName="alice", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+        keys = Keys.of(iam.create_access_key(UserName="alice")["AccessKey"])
+    write = Store.write
+
+    def late(store: Store, **given: bool) -> AbstractContextManager[Transaction]:
+        monkeypatch.setattr(Store, "write", write)
+        first.client("organizations").close_account(AccountId=OTHER)
+        return store.write(**given)
+
+    monkeypatch.setattr(Store, "write", late)
+    create = first.client("ec2", keys, region=region).create_volume
+    assert refused(create, Size=1, AvailabilityZone=region + "a")[0] == "AuthFailure"
+    assert Store.write is write
+    left = [row for table in first.store._tables.values() for row in table.rows.values() if row.account == OTHER]
+    assert left == []
 
 
 def test_the_first_account_stays(first: Cloud) -> None:

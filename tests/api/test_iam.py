@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.model.account import AccessKey
-from tests.api.cloud import ACCOUNT, OTHER, Cloud, Keys, allow, deny, document, refused
+from tests.api.cloud import ACCOUNT, OTHER, Cloud, Keys, allow, deny, document, open_cloud, refused
+from tests.conftest import Clock
 
 EC2_TRUST = {"Service": "ec2.amazonaws.com"}
 NOT_AUTHORIZED = "UnauthorizedOperation"
@@ -278,6 +280,16 @@ def test_stars_question_marks_and_all_actions_but_some(cloud: Cloud) -> None:
     assert refused(cloud.client("iam", bob).list_users)[0] == "AccessDenied"
 
 
+@pytest.mark.parametrize(("endpoint", "plain"), [("http://127.0.0.1:8080", True), ("https://127.0.0.1:8080", False)])
+def test_by_transport(tmp_path: Path, clock: Clock, endpoint: str, plain: bool) -> None:
+    with open_cloud(tmp_path, clock, endpoint=endpoint) as cloud:
+        keys = cloud.user("a", allow("ec2:*"), deny("*", Bool={"aws:SecureTransport": "false"}))
+        if plain:
+            assert refused(cloud.client("ec2", keys).describe_vpcs)[0] == NOT_AUTHORIZED
+        else:
+            cloud.client("ec2", keys).describe_vpcs()
+
+
 def test_by_time(cloud: Cloud) -> None:
     ec2 = cloud.client("ec2", cloud.user("a", allow("ec2:*", DateLessThan={"aws:CurrentTime": "2026-01-03T00:00:00Z"})))
     ec2.describe_vpcs()
@@ -296,6 +308,17 @@ def test_by_resource_and_its_tags(cloud: Cloud) -> None:
     elsewhere = make_vpc(cloud)
     assert refused(bob.delete_vpc, VpcId=elsewhere)[0] == NOT_AUTHORIZED
     bob.delete_vpc(VpcId=other)
+
+
+def test_by_what_a_volume_is(cloud: Cloud) -> None:
+    ec2 = cloud.client("ec2")
+    fast = {"VolumeType": "gp3", "Throughput": 500, "Iops": 4000}
+    made = [ec2.create_volume(AvailabilityZone="us-east-1a", Size=8, **more)["VolumeId"] for more in (fast, {})]
+    for number, name in enumerate(("Throughput", "Iops")):
+        keys = cloud.user(f"user-{number}", allow("*"), deny("*", NumericGreaterThan={f"ec2:Volume{name}": "400"}))
+        tag = cloud.client("ec2", keys).create_tags
+        assert refused(tag, Resources=made[:1], Tags=[{"Key": "a", "Value": "b"}])[0] == NOT_AUTHORIZED
+        tag(Resources=made[1:], Tags=[{"Key": "a", "Value": "b"}])
 
 
 def test_every_resource_of_a_call_must_be_allowed(cloud: Cloud) -> None:
@@ -359,6 +382,21 @@ def test_a_thing_by_its_name_is_that_thing(cloud: Cloud) -> None:
     assert refused(alice.release_address, PublicIp=address["PublicIp"])[0] == NOT_AUTHORIZED
 
 
+def test_a_group_by_its_name_is_that_of_the_default_vpc(cloud: Cloud) -> None:
+    ec2 = cloud.client("ec2")
+    elsewhere = ec2.create_security_group(GroupName="web", Description="d", VpcId=make_vpc(cloud))["GroupId"]
+    meant = ec2.create_security_group(GroupName="web", Description="d")["GroupId"]
+    arn = "arn:aws:ec2:*:*:security-group/"
+    one = cloud.client("ec2", cloud.user("one", allow("ec2:*", arn + elsewhere)))
+    other = cloud.client("ec2", cloud.user("other", allow("ec2:*"), deny("ec2:*", arn + elsewhere)))
+    rule = {"GroupName": "web", "IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "CidrIp": "0.0.0.0/0"}
+    assert refused(one.authorize_security_group_ingress, **rule)[0] == NOT_AUTHORIZED
+    assert refused(one.delete_security_group, GroupName="web")[0] == NOT_AUTHORIZED
+    other.authorize_security_group_ingress(**rule)
+    [found] = ec2.describe_security_groups(GroupIds=[meant])["SecurityGroups"]
+    assert found["IpPermissions"]
+
+
 def test_nothing_is_told_of_what_is_anothers(cloud: Cloud) -> None:
     theirs = cloud.client("ec2", cloud.root(OTHER)).create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     ec2 = cloud.client("ec2", cloud.user("alice", allow("ec2:DeleteVpc", StringEquals={"ec2:ResourceTag/a": "b"})))
@@ -405,6 +443,18 @@ def test_who_may_administer_users_may_do_so_within_bounds(cloud: Cloud) -> None:
     assert refused(alice.create_user, UserName="new2")[0] == "AccessDenied"
     assert refused(alice.update_user, UserName="new", NewPath="/")[0] == "AccessDenied"
     assert refused(alice.list_users)[0] == "AccessDenied"
+
+
+def test_who_is_renamed_stays_where_it_is(cloud: Cloud) -> None:
+    iam = cloud.client("iam")
+    iam.create_user(UserName="app", Path="/team/")
+    iam.create_group(GroupName="apps", Path="/team/")
+    team = [f"arn:aws:iam::{ACCOUNT}:{noun}/team/*" for noun in ("user", "group")]
+    alice = cloud.client("iam", cloud.user("alice", allow("iam:*", team)))
+    alice.update_user(UserName="app", NewUserName="new")
+    alice.update_group(GroupName="apps", NewGroupName="new")
+    narrow = cloud.client("iam", cloud.user("bob", allow("iam:*", team), deny("iam:*", team[0][:-1] + "boss")))
+    assert refused(narrow.update_user, UserName="new", NewUserName="boss")[0] == "AccessDenied"
 
 
 def test_a_policy_of_another_account_cannot_be_attached(cloud: Cloud) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from orchestrator.model.kms import Key
 from tests.api.cloud import ACCOUNT, OTHER, Cloud, Keys, allow, deny, refused
 
 CONTEXT = {"Department": "books"}
@@ -93,6 +95,43 @@ def test_a_keys_deny_wins(cloud: Cloud, kms: Any, arn: str, statement: dict[str,
     alice.decrypt(CiphertextBlob=blob)
     kms.put_key_policy(KeyId=arn, Policy=policy(says("Allow", root()), statement))
     denied(alice.decrypt, CiphertextBlob=blob)
+
+
+def test_a_keys_deny_for_all_but_one_holds_for_the_rest_of_its_account(cloud: Cloud, kms: Any, arn: str) -> None:
+    bob, eve = (cloud.client("kms", cloud.user(name, allow("kms:*"))) for name in ("bob", "eve"))
+    listed = {"AWS": [user_arn("bob"), root()]}
+    but_bob = {"Effect": "Deny", "NotPrincipal": listed, "Action": "kms:Decrypt", "Resource": "*"}
+    kms.put_key_policy(KeyId=arn, Policy=policy(says("Allow", root()), but_bob))
+    blob = kms.encrypt(KeyId=arn, Plaintext=b"x")["CiphertextBlob"]
+    for client in (bob, kms):
+        client.decrypt(CiphertextBlob=blob)
+    denied(eve.decrypt, CiphertextBlob=blob)
+
+
+def test_a_key_policy_does_not_mean_who_bears_the_name_later(cloud: Cloud, kms: Any, arn: str) -> None:
+    iam = cloud.client("iam")
+    text = policy(says("Allow", root()), says("Allow", user_arn("boss"), "kms:Decrypt"))
+    blob = kms.encrypt(KeyId=arn, Plaintext=b"x")["CiphertextBlob"]
+    iam.create_user(UserName="boss")
+    kms.put_key_policy(KeyId=arn, Policy=text)
+    made = kms.create_key(Policy=text)["KeyMetadata"]["Arn"]
+    sealed = kms.encrypt(KeyId=made, Plaintext=b"x")["CiphertextBlob"]
+    iam.delete_user(UserName="boss")
+    boss = cloud.client("kms", cloud.user("boss"))
+    for each in (blob, sealed):
+        denied(boss.decrypt, CiphertextBlob=each)
+    kms.put_key_policy(KeyId=arn, Policy=text)  # whoever it is now
+    boss.decrypt(CiphertextBlob=blob)
+    iam.update_user(UserName="boss", NewUserName="chief")
+    boss.decrypt(CiphertextBlob=blob)
+
+
+def test_a_key_policy_goes_by_name_where_no_id_was_kept(cloud: Cloud, kms: Any, arn: str) -> None:
+    alice = cloud.client("kms", cloud.user("alice"))
+    kms.put_key_policy(KeyId=arn, Policy=policy(says("Allow", root()), says("Allow", user_arn("alice"), "kms:Encrypt")))
+    with cloud.store.write() as tx:  # as it was written before ids were kept
+        tx.put(replace(tx.all(Key)[0], policy_bearers={}))
+    alice.encrypt(KeyId=arn, Plaintext=b"x")
 
 
 def test_a_users_deny_wins_over_key_and_grant(cloud: Cloud, kms: Any, arn: str) -> None:

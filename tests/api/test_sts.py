@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from orchestrator.model.iam import Role
 from orchestrator.model.session import TokenError, make_deployment_secret, open_token
 from tests.api.cloud import ACCOUNT, OTHER, Cloud, Keys, allow, deny, document, refused
 from tests.conftest import Serving
@@ -129,6 +132,59 @@ def test_a_user_that_is_trusted_by_name_needs_no_more(cloud: Cloud) -> None:
     assert refused(assume, cloud, alice, arn)[0] == "AccessDenied"
 
 
+def test_trust_in_a_user_is_not_in_who_bears_the_name_later(cloud: Cloud) -> None:
+    iam = cloud.client("iam")
+    iam.create_user(UserName="boss")
+    arn = cloud.role("r", {"AWS": f"arn:aws:iam::{ACCOUNT}:user/boss"})
+    iam.delete_user(UserName="boss")
+    boss = cloud.user("boss", allow("*"))
+    assert refused(assume, cloud, boss, arn)[0] == "AccessDenied"
+    trust = iam.get_role(RoleName="r")["Role"]["AssumeRolePolicyDocument"]
+    iam.update_assume_role_policy(RoleName="r", PolicyDocument=json.dumps(trust))  # whoever it is now
+    assume(cloud, boss, arn)
+    iam.update_user(UserName="boss", NewUserName="chief", NewPath="/board/")
+    assume(cloud, boss, arn)
+    assert refused(assume, cloud, cloud.user("boss"), arn)[0] == "AccessDenied"
+
+
+def test_trust_in_a_role_or_its_session_is_not_in_who_bears_the_name_later(cloud: Cloud) -> None:
+    first = cloud.role("first", MINE)
+    by_role = cloud.role("by-role", {"AWS": first})
+    by_session = cloud.role("by-session", {"AWS": f"arn:aws:sts::{ACCOUNT}:assumed-role/first/session"})
+    for arn in (by_role, by_session):
+        assume(cloud, assume(cloud, None, first), arn)
+    other = cloud.client("sts").assume_role(RoleArn=first, RoleSessionName="other")["Credentials"]
+    assume(cloud, Keys.of(other), by_role)
+    assert refused(assume, cloud, Keys.of(other), by_session)[0] == "AccessDenied"
+    cloud.client("iam").delete_role(RoleName="first")
+    cloud.role("first", MINE, allow("*"))
+    for arn in (by_role, by_session):
+        assert refused(assume, cloud, assume(cloud, None, first), arn)[0] == "AccessDenied"
+
+
+def test_trust_goes_by_name_where_no_id_was_kept(cloud: Cloud) -> None:
+    arn = cloud.role("early", {"AWS": f"arn:aws:iam::{ACCOUNT}:user/alice"})
+    alice = cloud.user("alice")
+    assume(cloud, alice, arn)
+    old = cloud.role("old", {"AWS": f"arn:aws:iam::{ACCOUNT}:user/alice"})
+    with cloud.store.write() as tx:  # as it was written before ids were kept
+        tx.put(replace(tx.all(Role, name="old")[0], trust_bearers={}))
+    assume(cloud, alice, old)
+
+
+def test_a_deny_for_all_but_one_holds_for_the_rest_of_its_account(cloud: Cloud) -> None:
+    bob, eve = cloud.user("bob", allow("*")), cloud.user("eve", allow("*"))
+    listed = [f"arn:aws:iam::{ACCOUNT}:user/bob", f"arn:aws:iam::{ACCOUNT}:root"]
+    trust = document(
+        {"Effect": "Allow", "Principal": MINE, "Action": "sts:AssumeRole"},
+        {"Effect": "Deny", "NotPrincipal": {"AWS": listed}, "Action": "sts:AssumeRole"},
+    )
+    arn = cloud.client("iam").create_role(RoleName="r", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    assume(cloud, bob, arn)
+    assume(cloud, None, arn)
+    assert refused(assume, cloud, eve, arn)[0] == "AccessDenied"
+
+
 def test_over_accounts_both_must_agree(cloud: Cloud) -> None:
     arn = cloud.role("r", {"AWS": OTHER}, allow("ec2:*"))
     vpc = cloud.client("ec2").create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
@@ -185,6 +241,18 @@ def test_a_session_policy_limits_and_never_widens(cloud: Cloud) -> None:
         text = document(*(allow(f"ec2:{secrets.token_hex(24)}") for _ in range(55)))
         large.append(iam.create_policy(PolicyName=f"p{number}", PolicyDocument=text)["Policy"]["Arn"])
     assert refused(assume, cloud, None, arn, PolicyArns=[{"arn": each} for each in large])[0] == "PackedPolicyTooLarge"
+
+
+def test_policies_of_blanks_are_too_large_too(cloud: Cloud) -> None:
+    """They deflate to nothing, but what cannot be read again must not be given out."""
+    arn, iam, blank = cloud.role("r", MINE, allow("*")), cloud.client("iam"), []
+    for number in range(4):
+        text = document(allow("*"))[:-1] + " " * 20000 + "}"
+        blank.append({"arn": iam.create_policy(PolicyName=f"p{number}", PolicyDocument=text)["Policy"]["Arn"]})
+    code, said = refused(assume, cloud, None, arn, PolicyArns=blank)
+    assert code == "PackedPolicyTooLarge" and "65536" in said
+    keys = assume(cloud, None, arn, PolicyArns=blank[:3])
+    assert cloud.client("sts", keys).get_caller_identity()["Account"] == ACCOUNT
 
 
 def test_how_long_a_session_may_last(cloud: Cloud) -> None:

@@ -50,6 +50,21 @@ def test_a_small_subnet() -> None:
     assert len(free) == 0 and free.take_prefix() is None
 
 
+def test_each_range_is_looked_at_once() -> None:
+    """A request may ask for any number of them, while nobody else can write."""
+    looked_at: list[IPv4Network] = []
+
+    class Watched(FreeAddresses):
+        def take_this_prefix(self, block: IPv4Network) -> bool:
+            looked_at.append(block)
+            return super().take_this_prefix(block)
+
+    free = Watched(subnet("10.0.0.0/22"), [interface("10.0.0.40")])
+    taken = [free.take_prefix() for _ in range(70)]
+    assert taken == [*(f"10.0.{n // 16}.{n % 16 * 16}/28" for n in range(1, 63) if n != 2), *[None] * 9]
+    assert len(looked_at) == 64
+
+
 def test_ipv6() -> None:
     free = FreeAddresses(subnet("10.0.0.0/28", "2001:db8::/64"), [])
     for kept in ("2001:db8::", "2001:db8::1", "2001:db8::3", "2001:db8::ffff:ffff:ffff:ffff"):

@@ -19,7 +19,7 @@ from orchestrator.api.ec2.image_devices import by_device, change_device, new_dev
 from orchestrator.api.ec2.images import find_image, visible
 from orchestrator.api.ec2.launch_options import Structure
 from orchestrator.api.ec2.snapshot_copies import copy_of_snapshot, within
-from orchestrator.api.ec2.snapshots import check_description
+from orchestrator.api.ec2.snapshots import check_description, serves_image
 from orchestrator.api.operation import Answer, Call, operation
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error, invalid_parameter, one_of, unsupported
@@ -355,7 +355,7 @@ def _copy_device(
         key = call.tx.get(Key, device.key_id) if device.key_id else None
         return device if key is None or call.sees(key) else replace(device, key_id="")
     snapshot = call.tx.get(Snapshot, device.snapshot_id)
-    if snapshot is None or snapshot.recycled_at is not None:
+    if snapshot is None or not serves_image(replace(call, region=source.region), source, snapshot):
         raise EC2Error(
             "InvalidSnapshot.NotFound", f"The snapshot '{device.snapshot_id}' of {source.id} does not exist any more"
         )

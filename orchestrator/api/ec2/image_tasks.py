@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from orchestrator.api.ec2.encryption import choose_key
 from orchestrator.api.ec2.images import find_image
+from orchestrator.api.ec2.snapshots import serves_image
 from orchestrator.api.operation import Answer, Call, choose, operation, show_page
 from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error, invalid_parameter, missing_parameter, one_of, unsupported
@@ -334,7 +335,7 @@ def _root_snapshot(call: Call, image: Image) -> Snapshot:
     """Of an image whose disks are not encrypted: an export is a plain file."""
     snapshots = {device.device: call.tx.get(Snapshot, device.snapshot_id) for device in image.block_devices}
     root = snapshots.get(image.root_device)
-    if root is None:
+    if root is None or not serves_image(call, image, root):
         raise EC2Error("InvalidSnapshot.NotFound", f"The root device of '{image.id}' has no snapshot to export")
     if any(snapshot is not None and snapshot.encrypted for snapshot in snapshots.values()):
         raise unsupported(f"The image '{image.id}' has encrypted snapshots: it cannot be exported")

@@ -14,6 +14,7 @@ from orchestrator.api.ec2.interface_view import show_prefixes
 from orchestrator.api.ec2.network_interfaces import find_interface, put_interface
 from orchestrator.api.ec2.subnet_addresses import (
     SubnetAddresses,
+    check_address_limits,
     check_count,
     check_interface_limits,
     only_one,
@@ -160,7 +161,9 @@ def assign_ipv6_addresses(
         wanted = [each for each in _written(ipv6_addresses) if each not in interface.ipv6_addresses]
         assigned = tuple(addresses.claim_ipv6(address) for address in wanted)
     else:
-        assigned = addresses.take_ipv6(check_count("Ipv6AddressCount", ipv6_address_count or 0))
+        count = check_count("Ipv6AddressCount", ipv6_address_count or 0)
+        check_address_limits(_kind(call, interface), 0, len(interface.ipv6_addresses) + count)  # before any is drawn
+        assigned = addresses.take_ipv6(count)
     changed = replace(interface, ipv6_addresses=interface.ipv6_addresses + assigned)
     check_interface_limits(_kind(call, interface), changed)
     put_interface(call, changed)

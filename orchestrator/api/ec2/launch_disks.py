@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.api.ec2.launch_options import Structure, take
 from orchestrator.api.ec2.new_volumes import DEFAULT_TYPE, VolumePlan, plan_volume
-from orchestrator.api.ec2.snapshots import no_snapshot, usable_snapshot
+from orchestrator.api.ec2.snapshots import no_snapshot, serves_image, usable_snapshot
 from orchestrator.api.operation import Call
 from orchestrator.model.block_device import check_device, ephemeral_number, mapped_disks, place
 from orchestrator.model.errors import EC2Error, missing_parameter, unsupported
@@ -156,7 +156,7 @@ def _image_snapshot(call: Call, image: Image, snapshot_id: str) -> Snapshot | No
     if not snapshot_id:
         return None
     snapshot = call.tx.get(Snapshot, snapshot_id)
-    if snapshot is None or snapshot.recycled_at is not None:
+    if snapshot is None or not serves_image(call, image, snapshot):
         raise no_snapshot([snapshot_id])
     archived = snapshot.is_archived(call.now)
     if snapshot.state != "completed" or archived:

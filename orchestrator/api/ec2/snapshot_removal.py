@@ -44,7 +44,8 @@ def remove_snapshot(call: Call, snapshot: Snapshot) -> None:
 
 
 def images_of(call: Call, snapshot: Snapshot, *, enabled_only: bool = False) -> list[str]:
-    """Images that need it: of every state but deregistered, and not in the recycle bin."""
+    """Images of its owner's that need it: of every state but deregistered, and not in the recycle bin. What others have
+    registered of it does not keep it from its owner, who cannot deregister that, and is not told of it."""
     idle = ("deregistered", "failed", "disabled") if enabled_only else ("deregistered",)
-    images = call.db.all(Image, snapshot_ids=snapshot.id)
+    images = call.db.all(Image, snapshot_ids=snapshot.id, account=snapshot.account)
     return [image.id for image in images if image.state not in idle and image.recycled_at is None]

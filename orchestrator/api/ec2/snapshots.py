@@ -51,9 +51,15 @@ def sees_snapshot(call: Call, snapshot: Snapshot) -> bool:
 
 
 def _launchable(call: Call, snapshot: Snapshot) -> list[Image]:
-    """Images with this snapshot that the caller may launch."""
-    images = call.db.all(Image, snapshot_ids=snapshot.id)
+    """Images with this snapshot that the caller may launch, of its owner's: nobody else's can give leave to use it."""
+    images = call.db.all(Image, snapshot_ids=snapshot.id, account=snapshot.account)
     return [image for image in images if image.state == "available" and may_use(call, image)]
+
+
+def serves_image(call: Call, image: Image, snapshot: Snapshot) -> bool:
+    """Whether a snapshot of an image is there for the caller, who may launch the image. One that is not of the image's
+    owner was only lent to that owner: then the caller must be one who may use it now."""
+    return snapshot.recycled_at is None and (snapshot.account == image.account or sees_snapshot(call, snapshot))
 
 
 def usable_snapshot(call: Call, snapshot_id: str) -> Snapshot:

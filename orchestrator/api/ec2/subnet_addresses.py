@@ -290,6 +290,7 @@ class SubnetAddresses:
         return tuple(taken)
 
     def take_ipv6(self, count: int) -> tuple[str, ...]:
+        """A subnet has room for any count, and each takes its time: what may be asked for is checked before."""
         if count:
             self._ipv6_network()
         return tuple(self._free.take_ipv6() for _ in range(count))

@@ -119,7 +119,7 @@ def _read_policy(document: str | None) -> str:
         raise invalid_parameter("PolicyDocument", f"{len(document)} characters", f"at most {MAX_POLICY}")
     try:
         policy = json.loads(document)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EC2Error("InvalidPolicyDocument", f"The policy is not JSON: {error}") from None
     if not isinstance(policy, dict) or not isinstance(policy.get("Statement"), list | dict):
         raise EC2Error("InvalidPolicyDocument", "The policy must be a JSON object that has a Statement")

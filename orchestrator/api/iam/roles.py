@@ -21,8 +21,10 @@ from orchestrator.api.iam.lookup import (
     show_tags,
 )
 from orchestrator.api.operation import Answer, Call, operation
+from orchestrator.api.principals import find_bearers
 from orchestrator.model.errors import EC2Error
 from orchestrator.model.iam import InstanceProfile, Role, mint_id
+from orchestrator.model.policy import parse_trust
 
 MAX_TRUST_CHARACTERS: Final = 2048
 SESSION_S: Final = (3600, 43200)  # least and most that MaxSessionDuration may be
@@ -46,7 +48,7 @@ def create_role(
         created=call.now,
         name=check_new_name(call, Role, role_name),
         path=check_path(path),
-        trust=check_document(assume_role_policy_document, MAX_TRUST_CHARACTERS, trust=True),
+        **_check_trust(call, assume_role_policy_document),
         description=_check_description(description),
         max_session_s=_check_duration(max_session_duration),
         boundary=check_boundary(call, permissions_boundary),
@@ -90,7 +92,7 @@ def update_role_description(call: Call, *, role_name: str, description: str) -> 
 @operation("UpdateAssumeRolePolicy", service="iam", writes=True)
 def update_assume_role_policy(call: Call, *, role_name: str, policy_document: str) -> Answer:
     role = find(call, Role, role_name)
-    call.tx.put(replace(role, trust=check_document(policy_document, MAX_TRUST_CHARACTERS, trust=True)))
+    call.tx.put(replace(role, **_check_trust(call, policy_document)))
     return {}
 
 
@@ -103,6 +105,12 @@ def delete_role(call: Call, *, role_name: str) -> Answer:
         raise conflict("Cannot delete entity, must remove the role's policies first.")
     call.tx.delete(role)
     return {}
+
+
+def _check_trust(call: Call, document: str) -> dict[str, Any]:
+    """A trust policy, as fields of a role's row."""
+    trust = check_document(document, MAX_TRUST_CHARACTERS, trust=True)
+    return {"trust": trust, "trust_bearers": find_bearers(call.db, parse_trust(trust))}
 
 
 def _check_description(text: str) -> str:

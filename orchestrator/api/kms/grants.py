@@ -10,9 +10,10 @@ import secrets
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.api.key_access import GRANTABLE, bearer, covering_grant, judge, root_arn
+from orchestrator.api.key_access import GRANTABLE, covering_grant, judge
 from orchestrator.api.kms.lookup import find_grant, find_key, find_own_key, invalid, show_page
 from orchestrator.api.operation import Answer, Call, operation
+from orchestrator.api.principals import bearer, root_arn
 from orchestrator.api.resources import key_targets
 from orchestrator.model.errors import EC2Error, unsupported
 from orchestrator.model.kms import ENABLED, Grant, Key

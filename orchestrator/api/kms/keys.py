@@ -15,6 +15,7 @@ from orchestrator.api.ec2.encryption import service_key
 from orchestrator.api.key_access import judge
 from orchestrator.api.kms.lookup import alias_arn, check_state, find_key, find_own_key, invalid, show_page
 from orchestrator.api.operation import Answer, Call, operation
+from orchestrator.api.principals import find_bearers
 from orchestrator.model.errors import EC2Error
 from orchestrator.model.kms import (
     DESTROYED,
@@ -74,7 +75,7 @@ def create_key(
         tags=_check_tags({}, tags or ()),
     )
     if policy:
-        key = replace(key, policy=_check_policy(call, key, policy, bypass_policy_lockout_safety_check))
+        key = _with_policy(call, key, policy, bypass_policy_lockout_safety_check)
     return {"KeyMetadata": _metadata(call.tx.put(key))}
 
 
@@ -191,8 +192,7 @@ def put_key_policy(
 ) -> Answer:
     key = find_own_key(call, key_id)
     _check_policy_name(policy_name)
-    checked = _check_policy(call, key, policy, bypass_policy_lockout_safety_check)
-    call.tx.put(replace(key, policy=checked))
+    call.tx.put(_with_policy(call, key, policy, bypass_policy_lockout_safety_check))
     return {}
 
 
@@ -207,21 +207,22 @@ def _check_policy_name(name: str) -> None:
         raise EC2Error("NotFoundException", f"No policy '{name}': the only name is default")
 
 
-def _check_policy(call: Call, key: Key, policy: str, bypass: bool) -> str:
+def _with_policy(call: Call, key: Key, policy: str, bypass: bool) -> Key:
     """It must be a key's policy and, unless the caller wants it so, one under which the caller may change it again."""
     if len(policy.encode()) > _LARGEST_POLICY_BYTES:
         raise EC2Error("LimitExceededException", f"The policy is longer than {_LARGEST_POLICY_BYTES} bytes")
     try:
-        parse_key_policy(policy)
+        document = parse_key_policy(policy)
     except PolicyError as error:
         raise EC2Error("MalformedPolicyDocumentException", str(error)) from None
-    then = judge(call, replace(key, policy=policy), "kms:PutKeyPolicy", {}, grants=False)
+    changed = replace(key, policy=policy, policy_bearers=find_bearers(call.db, document))
+    then = judge(call, changed, "kms:PutKeyPolicy", {}, grants=False)
     if not bypass and then.decision is not Decision.ALLOWED:
         raise EC2Error(
             "MalformedPolicyDocumentException",
             "The new key policy will not allow you to update the key policy in the future.",
         )
-    return policy
+    return changed
 
 
 # --- tags -------------------------------------------------------------------------------------------------------------

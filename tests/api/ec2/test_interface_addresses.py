@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.model.addressing import FreeAddresses
 from orchestrator.model.elastic_ip import ElasticIp
 from orchestrator.model.vpc import NetworkInterface
 
@@ -124,6 +125,18 @@ def test_the_types_limits(api: Api) -> None:
     api.call("AssignIpv6Addresses", NetworkInterfaceId=interface.id, Ipv6AddressCount=2)
     error = api.refused("AssignIpv6Addresses", NetworkInterfaceId=interface.id, Ipv6AddressCount=1)
     assert error.code == "PrivateIpAddressLimitExceeded"
+
+
+def test_none_is_drawn_of_more_than_an_interface_may_have(api: Api, eni: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subnet has room for any count, and they would be drawn while nobody else can write."""
+    subnet_id = subnet_of(api, ipv6=True).id
+    monkeypatch.setattr(FreeAddresses, "take_ipv6", lambda self: pytest.fail("an address was drawn"))
+    for action, named in (
+        ("AssignIpv6Addresses", {"NetworkInterfaceId": eni}),
+        ("CreateNetworkInterface", {"SubnetId": subnet_id}),
+    ):
+        error = api.refused(action, **named, Ipv6AddressCount=2**31 - 1)
+        assert error.code == "PrivateIpAddressLimitExceeded" and "2147483647" in error.message
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -416,7 +417,8 @@ def test_pages_that_are_refused(api: Api, listing: Listing) -> None:
         with pytest.raises(EC2Error) as refused:  # not through botocore, which knows some of these bounds itself
             api.run(listing.action, MaxResults=size)
         assert refused.value.code == "InvalidParameterValue"
-    for token in ("x", "e30=", "é"):
+    deep = base64.urlsafe_b64encode(b"[" * 100_000).decode()
+    for token in ("x", "e30=", "é", deep):
         assert api.refused(listing.action, NextToken=token).code == "InvalidNextToken"
     with_ids: dict[str, Any] = {listing.ids_parameter: [made], "MaxResults": 5}
     if listing.ids_or_pages:

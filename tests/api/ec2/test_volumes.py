@@ -321,6 +321,8 @@ def test_a_client_token_makes_one_volume(api: Api) -> None:
     assert api.call("CreateVolume", Size=1, **asked)["VolumeId"] == first["VolumeId"]
     assert api.refused("CreateVolume", Size=2, **asked).code == "IdempotentParameterMismatch"
     assert api.refused("CreateVolume", Size=1, AvailabilityZone="us-east-1a", DryRun=True).code == "DryRunOperation"
+    assert api.refused("CreateVolume", Size=1, **asked, DryRun=True).code == "DryRunOperation"
+    assert api.refused("CreateVolume", Size=2, **asked, DryRun=True).code == "IdempotentParameterMismatch"
     assert len(api.store.all(Volume)) == 1
 
 

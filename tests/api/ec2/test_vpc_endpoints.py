@@ -122,6 +122,7 @@ def test_a_full_table_takes_no_more(api: Api) -> None:
         ({"PolicyDocument": "{"}, "InvalidPolicyDocument"),
         ({"PolicyDocument": "[]"}, "InvalidPolicyDocument"),
         ({"PolicyDocument": "{}"}, "InvalidPolicyDocument"),
+        ({"PolicyDocument": "[" * 20000}, "InvalidPolicyDocument"),
         ({"PolicyDocument": '{"Statement": []}' + " " * 20480}, "InvalidParameterValue"),
         ({"PrivateDnsEnabled": True}, "InvalidParameter"),
         ({"IpAddressType": "ipv6"}, "InvalidParameterValue"),
