@@ -137,6 +137,17 @@ def test_after_the_roots_key_was_changed_the_file_has_the_one_that_works(serving
     assert deployment.client("sts").get_caller_identity()["Arn"].endswith(":root")
 
 
+def test_threads_have_no_heaps_of_their_own(serving: Start) -> None:
+    """glibc's are at multiples of 64 MiB."""
+    deployment = serving()
+    run(deployment.client("ec2"), 5)
+    assert deployment.process is not None
+    maps = Path(f"/proc/{deployment.process.pid}/maps").read_text().splitlines()
+    begins = [int(line.split("-")[0], 16) for line in maps if len(line.split()) == 5]
+    assert len(os.listdir(f"/proc/{deployment.process.pid}/task")) > 4
+    assert [begin for begin in begins if begin % (64 << 20) == 0] == []
+
+
 def first_key(deployment: Serving) -> str:
     found: str = json.loads((deployment.state_dir / "credentials.json").read_text())["access_key_id"]
     return found
@@ -391,7 +402,8 @@ def test_a_state_that_cannot_be_written_at_the_start_is_a_sentence(
         raise StoreUnavailable("the state cannot be written just now: disk full")
 
     monkeypatch.setattr(Store, "set_meta", refuse)
-    for settings in ("keep_secrets_in_memory", "set_up_logging", "sys.setswitchinterval"):  # of this whole process
+    of_this_process = ("keep_secrets_in_memory", "use_one_arena", "set_up_logging", "sys.setswitchinterval")
+    for settings in of_this_process:
         monkeypatch.setattr(f"orchestrator.serve.{settings}", lambda *_: None)
     assert serve(Config(state_dir=tmp_path / "state", host="memory")) == 1
     assert capsys.readouterr().err == "the state cannot be written just now: disk full\n"
