@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -207,14 +207,33 @@ def first(pattern: str, answer: bytes, default: str | None = None) -> str:
 TICKS_PER_S = 100  # of /proc/PID/stat, on every Linux
 
 
+def with_children(pid: int) -> list[int]:
+    """A controller and the processes that it keeps, such as the one that loads nftables."""
+    found = [pid]
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
+
+
 def cpu_s(pid: int) -> float:
-    """User and system time of a process and of its children that have ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(int(each) for each in fields[11:15]) / TICKS_PER_S
+    """User and system time of a controller, of what it keeps, and of what it began and has ended."""
+    ticks = 0
+    for each in with_children(pid):
+        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        ticks += sum(int(field) for field in fields[11:15])
+    return ticks / TICKS_PER_S
 
 
 def memory_mib(pid: int) -> tuple[float, float]:
-    """Resident, and proportional: shared pages counted by part. The second is for root to see; else it is nothing."""
+    """Of a controller and what it keeps: resident, and proportional, with shared pages counted by part. The second is
+    for root to see; else it is nothing."""
+    each = [_memory_mib(process) for process in with_children(pid)]
+    return sum(resident for resident, _ in each), sum(proportional for _, proportional in each)
+
+
+def _memory_mib(pid: int) -> tuple[float, float]:
     status = Path(f"/proc/{pid}/status").read_text()
     resident = int(first(r"VmRSS:\s+(\d+) kB", status.encode())) / 1024
     try:

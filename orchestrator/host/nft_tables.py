@@ -47,9 +47,10 @@ class Tables:
     whole. The kernel counts the changes of a namespace's tables (its generation): while that is the same, or has moved
     by our own changes only, nobody has touched a thing, and it takes a fraction of a millisecond to see. When somebody
     has, perhaps at other tables, the listing of ours decides, handles included, so that a rule that was flushed or put
-    back by hand counts as touched. That of a large table takes longer than its changes, and is asked for when there is
-    time: in a pass that changes nothing, and not so often that all of them would take more than LISTING_SHARE of a
-    processor. Until then, what somebody else does in the namespace has the table loaded anew.
+    back by hand counts as touched. A listing takes longer than most changes, and is asked for when there is time: in a
+    pass that changes nothing, and not so often that all of them would take more than LISTING_SHARE of a processor. Until
+    then, what somebody else does in the namespace has the table loaded anew. One that packets put something into would
+    lose that, and is listed at once unless it is large.
     """
 
     def __init__(self) -> None:
@@ -112,7 +113,8 @@ class Tables:
                     if other[0] == key[0] and loaded.generation == before:
                         loaded.generation = after
                 if ruleset is not None:
-                    listing = self._listing(ruleset) if _size(ruleset) <= _SMALL else None
+                    filled = any("dynamic" in each.flags for each in ruleset.sets.values())
+                    listing = self._listing(ruleset) if filled and _size(ruleset) <= _SMALL else None
                     self._loaded[key] = _Loaded(ruleset, after, listing)
             elif ruleset is not None:  # somebody else has changed something in the meantime
                 listing = self._listing(ruleset)
