@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
+from itertools import islice
+from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -376,11 +378,14 @@ def _note(call: Call) -> Note:
 
 def choose(call: Call, resources: Sequence[R], table: FilterTable) -> list[R]:
     """Those that the request's Filters let through."""
+    test = filter_test(call, table)
+    return list(resources) if test is None else [resource for resource in resources if test(resource)]
+
+
+def filter_test(call: Call, table: FilterTable) -> Callable[[Any], bool] | None:
+    """Whether the request's Filters let a resource through; None when it has none."""
     filters = call.params.get("Filters")
-    if not filters:
-        return list(resources)
-    test = compile_filters(filters, table, lambda resource: resource.tags)
-    return [resource for resource in resources if test(resource)]
+    return compile_filters(filters, table, lambda resource: resource.tags) if filters else None
 
 
 def page(
@@ -389,15 +394,17 @@ def page(
     *,
     smallest: int = 5,
     largest: int = 1000,
-    key: Callable[[Any], str] = lambda resource: resource.id,
+    key: Callable[[Any], str] = attrgetter("id"),
+    test: Callable[[T], bool] | None = None,
 ) -> tuple[list[T], str | None]:
-    """One page in the order of `key`, which must be unique, and the token of the next, None on the last.
+    """One page in the order of `key`, which must be unique, and the token of the next, None on the last. Of `resources`
+    those count that pass `test`, which is asked of no more than the page needs.
 
     Without MaxResults the answer is whole, as EC2's is.
     """
     size, token = call.params.get("MaxResults"), call.params.get("NextToken")
     if size is None and token is None:
-        return list(resources), None
+        return [resource for resource in resources if test is None or test(resource)], None
     if size is not None and not smallest <= size <= max(largest, smallest):
         raise EC2Error(
             "InvalidParameterValue",
@@ -408,9 +415,11 @@ def page(
         after = _read_token(call, token)
         ordered = [resource for resource in ordered if key(resource) > after]
     limit = size or largest
-    if len(ordered) <= limit:
-        return ordered, None
-    return ordered[:limit], _make_token(call, key(ordered[limit - 1]))
+    passing = iter(ordered) if test is None else filter(test, ordered)
+    chosen = list(islice(passing, limit))
+    if next(passing, None) is None:
+        return chosen, None
+    return chosen, _make_token(call, key(chosen[-1]))
 
 
 def with_client_token(call: Call, answer: Answer) -> Answer:

@@ -48,9 +48,9 @@ class Tables:
     by our own changes only, nobody has touched a thing, and it takes a fraction of a millisecond to see. When somebody
     has, perhaps at other tables, the listing of ours decides, handles included, so that a rule that was flushed or put
     back by hand counts as touched. A listing takes longer than most changes, and is asked for when there is time: in a
-    pass that changes nothing, and not so often that all of them would take more than LISTING_SHARE of a processor. Until
-    then, what somebody else does in the namespace has the table loaded anew. One that packets put something into would
-    lose that, and is listed at once unless it is large.
+    pass that changes nothing, and not so often that all of them would take more than LISTING_SHARE of a processor.
+    Until then, what somebody else does in the namespace has the table loaded anew. One that packets put something into
+    would lose that, and is listed at once unless it is large.
     """
 
     def __init__(self) -> None:

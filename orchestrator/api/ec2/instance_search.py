@@ -9,7 +9,7 @@ Only who is looked at is decided here; `model/filters.py` decides who is let thr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from orchestrator.model.elastic_ip import ElasticIp
 from orchestrator.model.filters import exact
@@ -80,6 +80,8 @@ def candidates(rows: Rows, filters: Sequence[Mapping[str, Any]]) -> list[Instanc
                 fewest = found
     if fewest is None:
         return None
+    if fewest and isinstance(fewest[0], Instance):  # what one filter finds is of one kind, and each once
+        return cast(list[Instance], fewest)
     instances = (_instance(rows, each) for each in fewest)
     return list({instance.id: instance for instance in instances if instance is not None}.values())
 

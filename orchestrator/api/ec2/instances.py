@@ -8,7 +8,7 @@ from typing import Final
 
 from orchestrator.api.ec2.instance_search import candidates
 from orchestrator.api.ec2.instance_view import instance_filters, reservations, show_state
-from orchestrator.api.operation import Answer, Call, choose, operation, page, show_page
+from orchestrator.api.operation import Answer, Call, choose, filter_test, operation, page, show_page
 from orchestrator.api.protocol import Fragment
 from orchestrator.model.errors import EC2Error
 from orchestrator.model.filters import FilterTable
@@ -32,10 +32,8 @@ def asked_for(call: Call, instance_ids: Sequence[str] | None) -> list[Instance]:
 
 @operation("DescribeInstances", listing=True)
 def describe_instances(call: Call, *, instance_ids: list[str] | None = None) -> Answer:
-    found = asked_for(call, instance_ids)
-    if call.params.get("Filters"):
-        found = choose(call, found, instance_filters(call))
-    chosen, token = page(call, found)
+    test = filter_test(call, instance_filters(call)) if call.params.get("Filters") else None
+    chosen, token = page(call, asked_for(call, instance_ids), test=test)
     answer: Answer = {"Reservations": reservations(call, chosen)}
     if token:
         answer["NextToken"] = token

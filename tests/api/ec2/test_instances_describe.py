@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from orchestrator.api import operation
 from orchestrator.api.ec2 import instance_view
 from orchestrator.api.protocol import Fragment
 from orchestrator.model.elastic_ip import ElasticIp
@@ -359,6 +360,28 @@ def test_a_filter_finds_what_the_answer_shows(api):
 
 
 # --- status -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_looks_at_no_more_than_it_shows(api, monkeypatch):
+    made = sorted(api.launch(12))
+    odd = made[1::2]
+    api.call("CreateTags", Resources=odd, Tags=[{"Key": "odd", "Value": "yes"}])
+    looked_at = []
+    compile_filters = operation.compile_filters
+
+    def counted(*given):
+        test = compile_filters(*given)
+        return lambda resource: looked_at.append(resource.id) or test(resource)
+
+    monkeypatch.setattr(operation, "compile_filters", counted)
+    filters = [{"Name": "tag:odd", "Values": ["*"]}]
+    first = api.call("DescribeInstances", MaxResults=5, Filters=filters)
+    assert {i["InstanceId"] for r in first["Reservations"] for i in r["Instances"]} == set(odd[:5])
+    assert looked_at == made[: made.index(odd[5]) + 1], "and one more, to know whether there is another page"
+    looked_at.clear()
+    rest = api.call("DescribeInstances", MaxResults=5, Filters=filters, NextToken=first["NextToken"])
+    assert [i["InstanceId"] for r in rest["Reservations"] for i in r["Instances"]] == odd[5:]
+    assert "NextToken" not in rest and looked_at == made[made.index(odd[4]) + 1 :]
 
 
 def test_status_of_running_instances(api):
