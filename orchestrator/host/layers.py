@@ -250,8 +250,9 @@ class LayerFiles:
             raise HostError(f"'{file_format}' is not a format that is written; {known} are", retryable=False)
         path = self._export_path(name)
         if not path.exists():
-            for folder in reversed(path.relative_to(self._exports).parents[:-1]):
-                directory(self._exports / folder, 0o711)
+            with room_needed(name):  # or a name: another export may have one that is a folder's here
+                for folder in reversed(path.relative_to(self._exports).parents[:-1]):
+                    directory(self._exports / folder, 0o711)
             size_bytes = max(header.virtual_bytes for header in self._headers(chain))
             with room_needed(name), self._new_file(path) as file, Passphrases() as passphrases:
                 source = self._node(chain, passphrases)
@@ -273,7 +274,8 @@ class LayerFiles:
 
     def remove_export(self, name: str) -> None:
         path = self._export_path(name)
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
         for folder in path.parents:
             if folder == self._exports:
                 break

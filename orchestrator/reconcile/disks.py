@@ -27,6 +27,7 @@ from orchestrator.model.layer import GIB, Layer
 from orchestrator.model.owned import instance_store
 from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.volume import Modification, Volume
+from orchestrator.reconcile.failing import Failing
 from orchestrator.reconcile.layer import (
     LayerFiles,
     flatten_onto,
@@ -39,7 +40,7 @@ from orchestrator.reconcile.layer import (
 )
 from orchestrator.reconcile.loop import Again
 from orchestrator.reconcile.plug import Plugs, Unplugging, is_leaving
-from orchestrator.reconcile.snapshot import arrive, is_hopeless, layers_to_make, mark, undo
+from orchestrator.reconcile.snapshot import GIVE_UP_AFTER, arrive, layers_to_make, mark, undo
 from orchestrator.store import Store, Transaction
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Disks:
         self._clock = clock
         self._max_depth = max_depth
         self._plugs: Plugs[Volume] = Plugs(store, clock, self)
+        self._failing = Failing(clock, GIVE_UP_AFTER)  # volumes, and moments that are to come
 
     def of(self, instance: Instance) -> list[Volume]:
         """The root's first, then by device name."""
@@ -100,7 +102,7 @@ class Disks:
                 if not self._files.make(layer.id):
                     return False
             except HostError as error:
-                if not layer.moment or not is_hopeless(error, layer.created, self._clock()):
+                if not layer.moment or not self._failing.is_hopeless(volume.id, error):
                     raise
                 self._undo(instance, layer, error)
                 return False
@@ -204,7 +206,8 @@ class Disks:
         store_serials = {instance_store_serial(name) for name in ours}
         before = {disk.serial: disk for disk in status.disks}
         plugging = self._plugs.keep(instance, before.keys() - store_serials, watch.unplugging)
-        volumes = [v for v in self.of(instance) if not is_leaving(v)]
+        # One that its guest does not let go of is in use as before.
+        volumes = [v for v in self.of(instance) if v.attachment is not None and v.attachment.state != "detaching"]
         present = [(v, before[serial(v.id)]) for v in volumes if serial(v.id) in before]
         steps = (self._switch, self._modify, self._flatten)
         for step in steps:
@@ -237,10 +240,11 @@ class Disks:
             froze = self._compute.switch_disks(instance.id, tops, freeze=due[0].when == "frozen")
         except HostError as error:
             if not self._is_switched(instance, tops.keys(), due):
-                if not is_hopeless(error, due[0].created, self._clock()):
+                if not self._failing.is_hopeless(due[0].id, error):
                     raise
                 self._undo(instance, due[0], error)
             return Again(0)  # where they are switched all the same, `look` sees it
+        self._failing.went_on(due[0].id)
         with self._store.write() as tx:
             arrive(tx, due, self._clock(), "frozen" if froze else "crash")
         return Again(0)
@@ -281,12 +285,13 @@ class Disks:
                     self._compute.resize_disk(instance.id, disk.serial, size_bytes)
                 self._compute.limit_disk(instance.id, disk.serial, _limits(volume))
             except HostError as error:
-                if not is_hopeless(error, volume.modification.started_at, self._clock()):
+                if not self._failing.is_hopeless(volume.id, error):
                     raise
                 with self._store.write() as tx:
                     if (current := self._unmodified(tx, volume)) is not None:
                         modification_failed(tx, current, str(error), self._clock())
                 continue
+            self._failing.went_on(volume.id)
             with self._store.write() as tx:
                 if (current := self._unmodified(tx, volume)) is not None:
                     modified(tx, current)

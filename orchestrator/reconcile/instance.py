@@ -42,6 +42,7 @@ from orchestrator.model.instance import Goal, Instance, Reason
 from orchestrator.model.layer import Layer
 from orchestrator.model.lifecycle import State, move
 from orchestrator.reconcile.disks import Disks, DiskWatch
+from orchestrator.reconcile.failing import Failing
 from orchestrator.reconcile.interface import Interfaces
 from orchestrator.reconcile.layer import WORK_EACH_S, InUse, KeyUnusable, LayerFiles, needs_kernel
 from orchestrator.reconcile.loop import Again, Done, Next
@@ -120,7 +121,7 @@ class Instances:
         self._interfaces = Interfaces(store, host.compute, networks, clock)
         self._disks = Disks(store, host, files, clock, max_depth)
         self._watches: dict[str, Watch] = {}
-        self._failing: dict[str, datetime] = {}  # launches: since when
+        self._launching = Failing(clock, LAUNCH_DEADLINE)
         self._lock = threading.Lock()
         self._probing = threading.BoundedSemaphore(PROBES_AT_ONCE)
         self._side_by_side = ThreadPoolExecutor(max_workers=8, thread_name_prefix="launch")
@@ -145,7 +146,7 @@ class Instances:
     def step(self, instance_id: str) -> Next:
         instance = self._store.get(Instance, instance_id)
         if instance is None or instance.state is not State.PENDING:
-            self._failing.pop(instance_id, None)
+            self._launching.went_on(instance_id)
         if instance is None:
             if self._host.compute.observe(instance_id) is not None:  # ours, without a row: a leftover
                 self._host.compute.remove(instance_id)
@@ -174,12 +175,12 @@ class Instances:
             if status is None or (status.power is Power.OFF and status.off_reason is not OffReason.GUEST):
                 self._disks.mark(instance, "off")
                 if not self._start(instance):
-                    self._failing.pop(instance.id, None)
+                    self._launching.went_on(instance.id)
                     return Again(WORK_EACH_S)
         except InUse:
             return Again(WORK_EACH_S)  # somebody works on its files, and that ends
         except HostError as error:
-            if error.retryable and self._failed_for(instance) < LAUNCH_DEADLINE:
+            if not self._launching.is_hopeless(instance.id, error):
                 raise
             log.warning("instance %s cannot be started: %s", instance.id, error)
             return self._give_up(instance, error)
@@ -201,12 +202,6 @@ class Instances:
                 )
             )
         return Again(0)
-
-    def _failed_for(self, instance: Instance) -> timedelta:
-        """For how long its launch has failed, try after try. If the clock was put back since, from now on."""
-        now = self._clock()
-        since = self._failing[instance.id] = min(now, self._failing.get(instance.id, now))
-        return now - since
 
     def _start(self, instance: Instance) -> bool:
         """Disks and network side by side, then the machine. False while a disk is being copied: ask again."""

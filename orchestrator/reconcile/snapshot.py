@@ -22,7 +22,8 @@ from orchestrator.model.instance import Instance
 from orchestrator.model.layer import Layer
 from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.volume import Volume
-from orchestrator.reconcile.layer import WORK_EACH_S, InUse, LayerFiles, layers_below, machine_of, moments
+from orchestrator.reconcile.failing import Failing
+from orchestrator.reconcile.layer import WORK_EACH_S, LayerFiles, layers_below, machine_of, moments
 from orchestrator.reconcile.loop import Again, Done, Next
 from orchestrator.store import Store, Transaction
 
@@ -30,11 +31,6 @@ log = logging.getLogger(__name__)
 
 GIVE_UP_AFTER = timedelta(minutes=5)  # of retrying what fails
 PROGRESS_EACH = timedelta(seconds=1)
-
-
-def is_hopeless(error: HostError, since: datetime, now: datetime) -> bool:
-    """Whether what failed is not to be tried again."""
-    return not error.retryable or (now - since > GIVE_UP_AFTER and not isinstance(error, InUse))
 
 
 def complete(tx: Transaction, snapshot: Snapshot, now: datetime, consistency: str = "") -> None:
@@ -128,10 +124,12 @@ class Snapshots:
         self._store = store
         self._files = files
         self._clock = clock
+        self._failing = Failing(clock, GIVE_UP_AFTER)
 
     def step(self, snapshot_id: str) -> Next:
         snapshot = self._store.get(Snapshot, snapshot_id)
         if snapshot is None or snapshot.state != "pending":
+            self._failing.went_on(snapshot_id)
             return Done()
         layer = self._store.get(Layer, snapshot.layer_id)
         if layer is None:
@@ -141,11 +139,13 @@ class Snapshots:
             return self._leave_to_others(volume)
         try:
             if not self._make(snapshot, layer):
+                self._failing.went_on(snapshot_id)
                 return Again(WORK_EACH_S)
         except HostError as error:
-            if not is_hopeless(error, snapshot.created, self._clock()):
+            if not self._failing.is_hopeless(snapshot_id, error):
                 raise
             return self._fail(snapshot, str(error))
+        self._failing.went_on(snapshot_id)
         with self._store.write() as tx:
             current = tx.get(Snapshot, snapshot_id)
             if current is not None and current.state == "pending":

@@ -23,6 +23,7 @@ from orchestrator.model.instance import Instance
 from orchestrator.model.layer import GIB, Layer
 from orchestrator.model.volume import Volume
 from orchestrator.reconcile.disks import delete_volume, modification_failed, modified
+from orchestrator.reconcile.failing import Failing
 from orchestrator.reconcile.layer import (
     WORK_EACH_S,
     InUse,
@@ -34,7 +35,7 @@ from orchestrator.reconcile.layer import (
 )
 from orchestrator.reconcile.loop import Again, Done, Next
 from orchestrator.reconcile.plug import is_coming, is_leaving
-from orchestrator.reconcile.snapshot import arrive, is_hopeless, layers_to_make, undo
+from orchestrator.reconcile.snapshot import GIVE_UP_AFTER, arrive, layers_to_make, undo
 from orchestrator.store import Store, Transaction
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Volumes:
         self._files = files
         self._clock = clock
         self._max_depth = max_depth
+        self._failing = Failing(clock, GIVE_UP_AFTER)
 
     def step(self, volume_id: str) -> Next:
         with self._store.write() as tx:
@@ -102,9 +104,10 @@ class Volumes:
             for layer in layers_to_make(self._store, self._files, volume):
                 try:
                     if not self._files.make(layer.id):
+                        self._failing.went_on(volume.id)
                         return Again(WORK_EACH_S)
                 except HostError as error:
-                    if layer.moment and is_hopeless(error, layer.created, self._clock()):
+                    if layer.moment and self._failing.is_hopeless(volume.id, error):
                         with self._store.write() as tx:
                             undo(tx, [volume], layer.moment, str(error))
                         return Again(0)
@@ -113,6 +116,7 @@ class Volumes:
             return Again(WORK_EACH_S)
         except HostError as error:
             return self._failed(volume, error)
+        self._failing.went_on(volume.id)
         if not self._write_down(volume):
             return Again(0)
         return self._shorten(volume)
@@ -128,14 +132,14 @@ class Volumes:
     def _failed(self, volume: Volume, error: HostError) -> Next:
         modification = volume.modification
         if volume.state == "creating":
-            if not is_hopeless(error, volume.created, self._clock()):
+            if not self._failing.is_hopeless(volume.id, error):
                 raise error
             with self._store.write() as tx:
                 current = tx.get(Volume, volume.id)
                 if current is not None and current.state == "creating":
                     tx.put(replace(current, state="error", state_message=str(error)[:1000]))
         elif modification is not None and modification.state == "modifying":
-            if not is_hopeless(error, modification.started_at, self._clock()):
+            if not self._failing.is_hopeless(volume.id, error):
                 raise error
             with self._store.write() as tx:
                 current = tx.get(Volume, volume.id)

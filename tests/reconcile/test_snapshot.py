@@ -237,6 +237,48 @@ def test_a_guest_that_may_have_been_left_frozen_is_let_go(deployment: Deployment
     v.check(deployment)
 
 
+def test_grown_just_before_the_guest_hears_of_it(deployment: Deployment) -> None:
+    """The new top is as large as what it lies on: only resize_disk tells the guest."""
+    instance = v.running(deployment)
+    root = v.root_of(deployment, instance)
+    told: list[int] = []
+    real = deployment.host.compute.resize_disk
+
+    def resize(name: str, serial: str, size_bytes: int) -> None:
+        told.append(size_bytes)
+        real(name, serial, size_bytes)
+
+    deployment.host.compute.resize_disk = resize  # type: ignore[method-assign]
+    v.modify(deployment, root.id, size_gib=20)
+    [taken] = v.snapshot(deployment, root.id)
+    v.settle_all(deployment)
+    row = v.volume(deployment, root.id)
+    assert row.modification is not None
+    assert (told, row.modification.state, v.snap(deployment, taken).state) == ([20 * GIB], "completed", "completed")
+    v.check(deployment)
+
+
+def test_one_that_its_guest_does_not_let_go_of_is_taken(deployment: Deployment) -> None:
+    instance = v.running(deployment)
+    data = v.attached(deployment, "data", instance)
+    deployment.host.compute._grasping.add(instance.id)
+    v.detach(deployment, data)
+    for _ in range(12):
+        deployment.step(instance.id)
+        deployment.clock.pass_(seconds=1)
+    attachment = v.volume(deployment, data).attachment
+    assert attachment is not None and attachment.state == "busy"
+    taken = v.snapshot(deployment, v.root_of(deployment, instance).id, data)
+    for _ in range(4):
+        deployment.step(instance.id)
+        deployment.others()
+    assert {v.snap(deployment, each).state for each in taken} == {"completed"}
+    deployment.host.compute._grasping.discard(instance.id)
+    v.settle_all(deployment)
+    assert v.volume(deployment, data).state == "available"
+    v.check(deployment)
+
+
 def test_deleted_while_pending_it_leaves_nothing(deployment: Deployment) -> None:
     instance = v.running(deployment)
     [taken] = v.snapshot(deployment, v.root_of(deployment, instance).id)

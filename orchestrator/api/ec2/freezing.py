@@ -54,7 +54,8 @@ def _freeze(call: Call, volume: Volume, when: str, description: str, tags: dict[
     top = Layer(
         id=ids.mint("layer"),
         parent_id=volume.layer_id,
-        size_bytes=volume.size_gib * GIB,
+        # As large as what it lies on: a modification that is under way makes it grow, and tells the guest.
+        size_bytes=frozen.size_bytes if frozen else volume.size_gib * GIB,
         key_id=frozen.key_id if frozen else "",
         data_key=frozen.data_key if frozen else "",
         moment=call.request_id,
