@@ -212,7 +212,11 @@ class Quickstart:
                 api.call("ec2", "ImportKeyPair", KeyName=name, PublicKeyMaterial=public.encode())
             else:
                 made = api.call("ec2", "CreateKeyPair", KeyName=name, KeyType="ed25519")
-                write_private(path, made["KeyMaterial"])
+                try:
+                    write_private(path, made["KeyMaterial"])
+                except OSError as error:
+                    api.call("ec2", "DeleteKeyPair", KeyName=name)  # nobody would ever have its private half
+                    raise QuickstartError(f"{path} cannot be written: {error.strerror}") from None
             say(f"{name}, kept in {path}")
 
     def _make_security_group(self, api: Api) -> str:

@@ -18,7 +18,7 @@ import click
 from orchestrator.cli.arguments import instance_argument, with_client
 from orchestrator.cli.client import Client
 from orchestrator.cli.output import note
-from orchestrator.cli.session import known_hosts_file, session_of
+from orchestrator.cli.session import make_known_hosts_file, session_of
 
 if TYPE_CHECKING:
     import paramiko
@@ -93,8 +93,7 @@ def ssh_arguments(
     if user is None:
         user = client.orc("DescribeLaunch", InstanceId=instance_id).get("LoginUser") or "ec2-user"
     key = _key_of(instance, identity)
-    hosts = known_hosts_file(instance_id)
-    hosts.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    hosts = make_known_hosts_file(instance_id)
     options = {
         "HostKeyAlias": instance_id,
         "UserKnownHostsFile": _quoted(hosts),

@@ -16,7 +16,7 @@ import click
 import paramiko
 
 from orchestrator.cli.client import Client
-from orchestrator.cli.session import key_file, known_hosts_file
+from orchestrator.cli.session import key_file, make_known_hosts_file
 from orchestrator.cli.streams import open_tunnel
 
 LOGIN_TIMEOUT_S = 60.0  # a guest under TCG takes its time for the key exchange
@@ -78,8 +78,7 @@ class _KeepFirst(paramiko.MissingHostKeyPolicy):
 @contextmanager
 def logged_in(client: Client, login: Login) -> Iterator[paramiko.Transport]:
     """A Transport that has logged in; closed at the end. Raises click's errors, which say what to do."""
-    hosts = known_hosts_file(login.instance_id)
-    hosts.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    hosts = make_known_hosts_file(login.instance_id)
     hosts.touch(mode=0o600)
     ssh = paramiko.SSHClient()
     ssh.load_host_keys(str(hosts))

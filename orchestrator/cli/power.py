@@ -9,6 +9,7 @@ A wait ends at once, with the reason, for what can no longer happen.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -86,7 +87,8 @@ def terminate(client: Client, instances: tuple[str, ...], yes: bool, wait: bool,
             return
     _report(client.ec2("TerminateInstances", InstanceIds=ids)["TerminatingInstances"])
     for instance_id in ids:
-        known_hosts_file(instance_id).unlink(missing_ok=True)
+        with suppress(OSError):  # without a directory of ours there is nothing in it
+            known_hosts_file(instance_id).unlink()
     if wait:
         wait_until(client, ids, "terminated", timeout_s)
 

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -212,6 +213,9 @@ def session_of(context: click.Context) -> Session:
 # --- what is kept for the person who calls ---
 
 
+_LONGEST_NAME = 200  # of 255, with room for what a file is called while it is written
+
+
 def data_dir() -> Path:
     """Private keys and known hosts: ORC_DATA_DIR, or `orchestrator` in XDG's place for data."""
     if named := os.environ.get("ORC_DATA_DIR"):
@@ -222,13 +226,28 @@ def data_dir() -> Path:
 
 
 def key_file(key_name: str) -> Path:
-    """Where the private half of a key pair is kept."""
-    return data_dir() / "keys" / (quote(key_name, safe=" @+=,") + ".pem")
+    """Where the private half of a key pair is kept. A name may be longer than a file's."""
+    name = quote(key_name, safe=" @+=,")
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[: _LONGEST_NAME - 65]}-{sha256(key_name.encode()).hexdigest()}"
+    return data_dir() / "keys" / f"{name}.pem"
 
 
 def known_hosts_file(instance_id: str) -> Path:
     """The host keys of one instance. By its id, since addresses are used again."""
     return data_dir() / "known_hosts" / instance_id
+
+
+def make_known_hosts_file(instance_id: str) -> Path:
+    """The same, with the directory that it is in."""
+    path = known_hosts_file(instance_id)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise click.ClickException(
+            f"{path.parent} is for host keys and cannot be made ({error.strerror}): ORC_DATA_DIR names another place"
+        ) from None
+    return path
 
 
 def write_private(path: Path, content: str | bytes) -> None:

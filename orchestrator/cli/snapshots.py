@@ -22,6 +22,7 @@ from orchestrator.cli.output import (
     print_listing,
 )
 from orchestrator.cli.session import EXIT_REFUSED
+from orchestrator.cli.volumes import find_volume
 from orchestrator.cli.waiting import progress, wait_for
 
 WAIT_TIMEOUT_S = 600.0
@@ -172,6 +173,21 @@ def _given(name: str | None, tag_words: tuple[str, ...], description: str | None
     return given
 
 
+def _what(client: Client, source: str) -> tuple[str, str]:
+    """The instance or the volume that is meant, by its id; the other one is empty. A name is an instance's first."""
+    if _VOLUME_ID.fullmatch(source):
+        return "", source
+    try:
+        return client.find_one(source), ""
+    except NotFound:
+        try:
+            return "", find_volume(client, source)["VolumeId"]
+        except NotFound:
+            raise NotFound(
+                f"there is no instance and no volume '{source}'; `orc ls` and `orc volume ls` show them"
+            ) from None
+
+
 @snapshot.command()
 @click.argument("source", metavar="VOLUME|INSTANCE")
 @click.option("--data-only", is_flag=True, help="of an instance: leave its root volume out")
@@ -189,12 +205,12 @@ def create(
 ) -> None:
     """Make a snapshot of a volume, or of all volumes of an instance at one instant. The guest goes on."""
     given = _given(name, tag_words, description)
-    if _VOLUME_ID.fullmatch(source):
+    instance_id, volume_id = _what(client, source)
+    if volume_id:
         if data_only:
             raise click.UsageError("--data-only is for an instance: this is a volume")
-        made = [client.ec2("CreateSnapshot", VolumeId=source, **given)]
+        made = [client.ec2("CreateSnapshot", VolumeId=volume_id, **given)]
     else:
-        [instance_id] = client.find([source])
         specification = {"InstanceId": instance_id, "ExcludeBootVolume": data_only}
         made = client.ec2("CreateSnapshots", InstanceSpecification=specification, **given)["Snapshots"]
     _report(client, [one["SnapshotId"] for one in made], no_wait, timeout_s)

@@ -155,8 +155,8 @@ class NetnsNetwork:
             with self._shared:
                 self._write_share(router.name, rules.share)
                 fresh = self._make_host_side(router)
-                guard = alongside(lambda: self._hold_ports(router))
                 lan = edge.look_at_lan(self._outside)
+                guard = alongside(lambda: self._hold_ports(router))
                 uplink = entering(self._edge, lambda: self._make_edge(router, lan, fresh=fresh))
                 rest = entering(router.name, lambda: self._make_router(router, rules.ruleset, uplink))
                 translators = self._make_translators(router)
@@ -301,6 +301,8 @@ class NetnsNetwork:
         commands += edge.cable_commands(self._outside, present)
         fresh = not namespace_exists(router.name)
         if fresh:
+            if namespace_exists(self._edge):  # what leads to one that has lost its name
+                inside(self._edge, lambda: delete_links([uplink_name(router.name)]))
             forget_namespace(router.name)
             self._tables.forget(router.name)
             self._queues.forget(router.name)

@@ -378,6 +378,9 @@ class NetworkAcl(Resource):
     associations: dict[str, str] = field(default_factory=dict)  # aclassoc-... -> subnet id
 
 
+LONGEST_DHCP_OPTION = 255  # octets (RFC 2132)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DhcpOptions(Resource):
     KIND: ClassVar[str] = "dhcp-options"

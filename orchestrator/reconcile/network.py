@@ -20,7 +20,8 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from orchestrator.host import Network, Router
-from orchestrator.model.vpc import Vpc
+from orchestrator.model.elastic_ip import ElasticIp
+from orchestrator.model.vpc import NetworkInterface, Vpc
 from orchestrator.reconcile.loop import Again, Done, Next
 from orchestrator.reconcile.plan import METADATA_ADDRESS, METADATA_IPV6_ADDRESS, Kept, peers, plan
 from orchestrator.store import Store
@@ -77,6 +78,8 @@ class Rounds:
         with self._lock:
             self._due.pop(vpc_id, None)
             self._cost_s.pop(vpc_id, None)
+            last = max(self._due, key=self._due.__getitem__, default=None)
+            self._booked = 0.0 if last is None else self._due[last] + self._cost_s[last] / LOOK_SHARE
 
 
 class Networks:
@@ -102,6 +105,7 @@ class Networks:
         self._tickets = count(1)
         self._served: dict[str, int] = {}  # all tickets up to this one, by what was applied last
         self._applied: dict[str, Router] = {}
+        self._untold: dict[str, Router | None] = {}  # what a VPC was before changes that others have not heard of
         self._kept: dict[str, Kept] = {}
 
     def step(self, vpc_id: str) -> Next:
@@ -136,13 +140,14 @@ class Networks:
         """Whether it is on the host now. The caller holds its lock."""
         ticket = next(self._tickets)
         router = plan(self._store, vpc_id, self._kept.setdefault(vpc_id, Kept()))
-        before = self._applied.get(vpc_id)
+        applied = self._applied.get(vpc_id)
+        before = self._untold.setdefault(vpc_id, applied)
         if router is None:
             self._applied.pop(vpc_id, None)
             self._kept.pop(vpc_id, None)
             self._doorway.shut(vpc_id)
             self._network.remove(vpc_id)
-        elif not trust or before != router:
+        elif not trust or applied != router:
             self._applied.pop(vpc_id, None)
             self._network.apply(router)
             self._open_doorway(router)
@@ -151,14 +156,12 @@ class Networks:
             self._served.pop(vpc_id, None)
         else:
             self._served[vpc_id] = ticket
-        if router is not None and before is None and trust:
+        if router is not None and applied is None and trust:
             self._appeared(vpc_id, self._rounds.book(vpc_id, FIRST_COST_S))
         if before != router:
-            try:
-                self._tell_peers(router, vpc_id, fresh=before is None)
-            except BaseException:
-                self._applied.pop(vpc_id, None)  # whoever comes next tells them
-                raise
+            self._tell_owners(before, router, vpc_id)
+            self._tell_peers(router, vpc_id, fresh=before is None)
+        self._untold.pop(vpc_id, None)
         return router is not None
 
     def _open_doorway(self, router: Router) -> None:
@@ -172,6 +175,15 @@ class Networks:
             self._doorway.open(router.name, listen, listen_ipv6)
         else:
             self._doorway.open(router.name, listen)
+
+    def _tell_owners(self, before: Router | None, router: Router | None, vpc_id: str) -> None:
+        """Wake those who have public addresses now that this one had: it may have been made as it was, from rows that
+        were read before, after they were."""
+        lost = _public(before) - _public(router)
+        held = [each.interface_id for address in lost for each in self._store.all(ElasticIp, public_ip=address)]
+        owners = [self._store.get(NetworkInterface, each) for each in held]
+        owners += [each for address in lost for each in self._store.all(NetworkInterface, public_ip=address)]
+        self._wake(sorted({each.vpc_id for each in owners if each is not None} - {vpc_id}))
 
     def _tell_peers(self, router: Router | None, vpc_id: str, *, fresh: bool) -> None:
         """Wake those that are not as they should be any more. One that was applied before this VPC was there has had
@@ -192,3 +204,7 @@ class Networks:
                 vpc = tx.get(Vpc, vpc_id)
                 if vpc is not None:
                     tx.wake(vpc)
+
+
+def _public(router: Router | None) -> set[str]:
+    return {outside for port in router.ports for _, outside in port.public} if router is not None else set()

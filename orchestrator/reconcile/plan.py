@@ -38,6 +38,7 @@ from orchestrator.model.lifecycle import State
 from orchestrator.model.resource import Rows
 from orchestrator.model.route import LOCAL
 from orchestrator.model.vpc import (
+    LONGEST_DHCP_OPTION,
     AclEntry,
     DhcpOptions,
     EgressOnlyInternetGateway,
@@ -469,7 +470,7 @@ class _Draft:
         servers = (self._resolver if each == AMAZON_DNS else each for each in options.get("domain-name-servers", ()))
         lease = _number(options.get("ipv6-address-preferred-lease-time"))
         return Dhcp(
-            domain=" ".join(options.get("domain-name", ())),
+            domain=_fitting(" ".join(options.get("domain-name", ()))),
             servers=tuple(each for each in servers if each),
             ntp_servers=options.get("ntp-servers", ()),
             netbios_servers=options.get("netbios-name-servers", ()),
@@ -480,6 +481,11 @@ class _Draft:
 
 def _ranges(vpc: Vpc) -> tuple[str, ...]:
     return (*vpc.cidrs, *(each.cidr for each in vpc.ipv6_cidrs))
+
+
+def _fitting(names: str) -> str:
+    """As many of them as one option holds: more have been taken before that was looked at."""
+    return names if len(names) <= LONGEST_DHCP_OPTION else names[: LONGEST_DHCP_OPTION + 1].rpartition(" ")[0]
 
 
 def _number(values: Sequence[str] | None) -> int:

@@ -127,6 +127,8 @@ def test_places(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORC_DATA_DIR", "/data")
     assert key_file("My Key") == Path("/data/keys/My Key.pem")
     assert key_file("../../etc/x").parent == Path("/data/keys")
+    long = [key_file("k" * 255), key_file("k" * 254), key_file("é" * 100)]
+    assert len(set(long)) == 3 and all(len(path.name) < 230 for path in long)
 
 
 def test_private_files(tmp_path: Path) -> None:

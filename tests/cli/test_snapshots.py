@@ -69,6 +69,18 @@ def test_create_of_an_instance(orc: Orc, api: FakeApi) -> None:
     assert orc("snapshot", "create", VOLUME, "--data-only").exit_code == 2
 
 
+def test_create_of_a_volume_by_its_name(orc: Orc, api: FakeApi) -> None:
+    api.answer("DescribeInstances", "<reservationSet/>")
+    data = f"<item><volumeId>{VOLUME}</volumeId></item>"
+    api.answer("DescribeVolumes", f"<volumeSet>{data}</volumeSet>", "<volumeSet/>")
+    api.answer("CreateSnapshot", snapshot())
+    api.answer("DescribeSnapshots", found(snapshot()))
+    assert orc("snapshot", "create", "data").exit_code == 0
+    assert api.forms("CreateSnapshot")[0]["VolumeId"] == VOLUME
+    none = orc("snapshot", "create", "nothing")
+    assert none.exit_code == 3 and "no instance and no volume 'nothing'" in none.stderr
+
+
 def test_one_that_fails_says_why(orc: Orc, api: FakeApi) -> None:
     api.answer("CreateSnapshot", snapshot(state="pending"))
     api.answer("DescribeSnapshots", found(snapshot(state="error", more="<statusMessage>no space</statusMessage>")))

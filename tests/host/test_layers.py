@@ -587,7 +587,7 @@ def test_a_format_that_is_not_written_is_said_so(storage: QcowStorage) -> None:
 def test_an_export_whose_folder_is_another_ones_file(storage: QcowStorage) -> None:
     storage.create_layer("layer-1", size_bytes=MIB)
     storage.export_layer(plain("layer-1"), "raw", "first")
-    with pytest.raises(HostError, match="first/second: .*File exists"):
+    with pytest.raises(HostError, match=r"first/second: .*File exists"):
         storage.export_layer(plain("layer-1"), "raw", "first/second")
     storage.remove_export("first/second")
     storage.remove_export("first")

@@ -14,10 +14,11 @@ from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestrator.host import HostError, Port, Route, Way
+from orchestrator.host import HostError, Port, Route, Way, edge
 from orchestrator.host.command import alongside, inside, run
 from orchestrator.host.links import bridge_name, edge_name, leg_name, plug_name
 from orchestrator.host.netns import NetnsNetwork
@@ -221,6 +222,26 @@ def test_damage_is_mended(plan: Plan, tmp_path: Path, damage: str, fresh_control
         mine.send(ethernet(guest.mac, 0x806, arp(guest.mac, other.address, guest.gateway)) + spoofed)
         mine.send(ethernet(guest.mac, 0x806, arp(guest.mac, guest.address, guest.gateway)) + marker)
         assert spoofed not in heard_until(leg, marker)
+
+
+def test_a_namespace_that_lost_its_name_is_mended_though_the_first_pass_failed(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dnsmasq keeps the old one, and in it the other end of the uplink."""
+    guest = plan.guest(10, public="203.0.113.10")
+    batch(f"netns delete {plan.name}")
+    make, failing = edge.make, [HostError("not just now")]
+
+    def fail_once(*given: Any, **named: Any) -> Any:
+        if failing:
+            raise failing.pop()
+        return make(*given, **named)
+
+    monkeypatch.setattr(edge, "make", fail_once)
+    with pytest.raises(HostError, match="not just now"):
+        plan.apply()
+    plan.apply()
+    assert tcp("", guest, "203.0.113.10") == HOST_ADDRESS
 
 
 UNTOUCHED = (

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.host import Allow, Record, Router
+from orchestrator.host import Allow, HostError, Record, Router
 from orchestrator.model.lifecycle import State
 from orchestrator.model.vpc import (
     CidrAssociation,
+    InternetGateway,
     NetworkInterface,
     Rule,
     SecurityGroup,
@@ -250,6 +251,48 @@ def test_a_vpc_whose_peers_could_not_be_told_is_looked_at_and_tells_them_later(
     assert pair.in_step()
 
 
+def test_peers_are_told_of_a_vpc_whose_removal_failed_at_first(deployment: Deployment, pair: Pair) -> None:
+    for vpc_id in (pair.here, pair.there):
+        deployment.networks.ensure(vpc_id)
+    deployment.others()
+    deployment.change(pair.other.id, state=State.STOPPED)
+    failing = [HostError("a tap is still plugged in")]
+
+    def fault(method: str, name: str) -> None:
+        if method == "remove" and failing:
+            raise failing.pop()
+
+    deployment.host.network.fault = fault
+    with pytest.raises(HostError):
+        deployment.networks.step(pair.there)
+    deployment.networks.step(pair.there)
+    deployment.others()
+    assert pair.router(pair.here).peerings == () and pair.in_step()
+
+
+def test_whoever_got_a_public_address_meanwhile_is_looked_at(deployment: Deployment, pair: Pair) -> None:
+    """A look that had read its rows before the address moved gave it back to who had it before."""
+    [one] = deployment.store.all(NetworkInterface, instance_id=pair.one.id)
+    [other] = deployment.store.all(NetworkInterface, instance_id=pair.other.id)
+    [gateway] = deployment.store.all(InternetGateway)
+    with deployment.store.write() as tx:
+        tx.put(replace(gateway, id="igw-1", vpc_id=pair.there))
+        tx.delete(pair.peering)
+        tx.put(replace(one, public_ip="203.0.113.50"))
+        tx.put(replace(other, public_ip=""))
+    for vpc_id in (pair.here, pair.there):
+        deployment.networks.ensure(vpc_id)
+    deployment.others()
+    with deployment.store.write() as tx:
+        tx.put(replace(one, public_ip=""))
+        tx.put(replace(other, public_ip="203.0.113.50"))
+    deployment.networks.step(pair.there)
+    assert deployment.store.pending_wakes() == []
+    deployment.networks.step(pair.here)  # which had it, as far as anybody knows
+    assert [each[:2] for each in deployment.store.pending_wakes()] == [(Vpc.KIND, pair.there)]
+    deployment.others()
+
+
 def test_a_peers_groups_are_followed(deployment: Deployment, pair: Pair) -> None:
     for vpc_id in (pair.here, pair.there):
         deployment.networks.ensure(vpc_id)
@@ -403,3 +446,14 @@ def test_one_slow_look_counts_little_and_dear_ones_count() -> None:
     for _ in range(5):
         dear = next_after(0.2)
     assert dear == pytest.approx(0.2 / LOOK_SHARE)
+
+
+def test_vpcs_that_have_gone_take_no_looks() -> None:
+    now = [0.0]
+    rounds = Rounds(lambda: now[0])
+    rounds.book("vpc-stays", 0.01)
+    for number in range(1000):
+        now[0] += 1.0
+        rounds.book(f"vpc-{number}", 0.01)
+        rounds.forget(f"vpc-{number}")
+    assert rounds.book("vpc-new", 0.01) == LOOK_EACH_S

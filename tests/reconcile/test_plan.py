@@ -381,6 +381,17 @@ def test_names_follow_the_attributes_of_vpc_subnet_and_peering() -> None:
     assert (router.resolver, router.records, router.dhcp.servers) == ("", (), ("10.0.0.99",))
 
 
+def test_names_for_dhcp_are_as_many_as_one_option_holds() -> None:
+    """dnsmasq takes no longer one, and would not run: neither would its guests have anything else of it."""
+    rows = rich()
+    red = rows.get(Vpc, "vpc-red")
+    assert red is not None
+    options = {"domain-name": (" ".join(["example.com"] * 22),)}
+    rows.put(DhcpOptions(id="dopt-long", account=red.account, created=red.created, options=options))
+    rows.put(replace(red, dhcp_options_id="dopt-long"))
+    assert planned(rows).dhcp.domain == " ".join(["example.com"] * 21)
+
+
 def test_an_elastic_ip_resolves_back_to_the_name_that_its_owner_chose() -> None:
     rows = rich()
     address = rows.get(ElasticIp, "eipalloc-1")

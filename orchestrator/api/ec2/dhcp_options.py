@@ -13,7 +13,7 @@ from orchestrator.model import ids
 from orchestrator.model.errors import EC2Error, dependency_violation, invalid_parameter, missing_parameter
 from orchestrator.model.filters import FilterTable
 from orchestrator.model.tags import tag_set, tags_at_creation
-from orchestrator.model.vpc import DhcpOptions, Vpc
+from orchestrator.model.vpc import LONGEST_DHCP_OPTION, DhcpOptions, Vpc
 
 NONE: Final = "default"  # associated: the VPC has no options
 AMAZON: Final = "AmazonProvidedDNS"
@@ -49,6 +49,8 @@ def _domain_name(key: str, values: Sequence[str]) -> None:
     """One value, of one name or several with spaces between them."""
     if len(values) > 1:
         raise invalid_parameter(key, ", ".join(values), "one value; names in it are separated by spaces")
+    if len(values[0]) > LONGEST_DHCP_OPTION:
+        raise invalid_parameter(key, f"{len(values[0])} characters", f"at most {LONGEST_DHCP_OPTION}: one DHCP option")
     for name in values[0].split():
         if not _DOMAIN.fullmatch(name):
             raise invalid_parameter(key, name, "a domain name, as in example.com")

@@ -55,6 +55,7 @@ def test_new_options(api: Api) -> None:
         ([option("domain-name", "a.b", "c.d")], "InvalidParameterValue"),
         ([option("domain-name", "-x.com")], "InvalidParameterValue"),
         ([option("domain-name", "a..b")], "InvalidParameterValue"),
+        ([option("domain-name", " ".join(["example.com"] * 22))], "InvalidParameterValue"),  # 263 octets of 255
         ([option("domain-name", "a.b"), option("domain-name", "c.d")], "InvalidParameterValue"),
         ([option("colour", "red")], "InvalidParameterValue"),
         ([option("domain-name-servers", "ns.example.com")], "InvalidParameterValue"),
