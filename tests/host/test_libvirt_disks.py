@@ -595,7 +595,7 @@ def test_a_guest_that_writes_does_not_notice_a_switch(home: Place, encrypted: bo
             " done; done; echo $worst >/tmp/worst; echo $n >/tmp/count\n"
             "END"
         )
-        shell.run("sh /tmp/writer & usleep 300000")
+        shell.run("(sh /tmp/writer &); usleep 300000")  # of a job of its own, the shell says when it is done
         for step in range(1, 5):
             count = 1 if step % 2 else 3
             parents = {n: home.seen_chain(serials[n])[0] for n in range(3)}
