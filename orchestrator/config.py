@@ -260,7 +260,9 @@ def _find_file(environment: Mapping[str, str], file: Path | None) -> Path | None
         if not named.is_file():
             raise ConfigError(f"the configuration file {named} does not exist")
         return named
-    return next((path.expanduser() for path in DEFAULT_FILES if path.expanduser().is_file()), None)
+    # Without a home, os.path leaves `~` as it is, and there is no such file.
+    places = [Path(os.path.expanduser(path)) for path in DEFAULT_FILES]
+    return next((path for path in places if path.is_file()), None)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -222,7 +222,12 @@ def data_dir() -> Path:
         return Path(named)
     place = os.environ.get("XDG_DATA_HOME", "")
     # XDG's specification: a relative path is to be ignored.
-    return (Path(place) if place.startswith("/") else Path.home() / ".local" / "share") / "orchestrator"
+    if place.startswith("/"):
+        return Path(place) / "orchestrator"
+    try:
+        return Path.home() / ".local" / "share" / "orchestrator"
+    except RuntimeError:
+        raise click.ClickException("this user has no home: ORC_DATA_DIR is to name a place for keys") from None
 
 
 def key_file(key_name: str) -> Path:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,4 +112,5 @@ def _end(running: _Running) -> None:
         running.process.wait(_ENDS_S)
     except subprocess.TimeoutExpired:
         running.process.kill()
-        running.process.wait()
+        with suppress(subprocess.TimeoutExpired):  # one that hangs in the kernel ends when that lets it go
+            running.process.wait(_ENDS_S)

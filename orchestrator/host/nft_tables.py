@@ -115,6 +115,8 @@ class Tables:
                 if ruleset is not None:
                     filled = any("dynamic" in each.flags for each in ruleset.sets.values())
                     listing = self._listing(ruleset) if filled and _size(ruleset) <= _SMALL else None
+                    if listing is not None and _generation() != after:  # somebody was quick
+                        listing = None
                     self._loaded[key] = _Loaded(ruleset, after, listing)
             elif ruleset is not None:  # somebody else has changed something in the meantime
                 listing = self._listing(ruleset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 import stat
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from orchestrator.cli.session import (
     known_hosts_file,
     write_private,
 )
+from orchestrator.config import load
 from tests.cli.conftest import ACCESS_KEY, write_credentials
 
 HERE = "http://127.0.0.1:8773"
@@ -129,6 +131,18 @@ def test_places(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert key_file("../../etc/x").parent == Path("/data/keys")
     long = [key_file("k" * 255), key_file("k" * 254), key_file("é" * 100)]
     assert len(set(long)) == 3 and all(len(path.name) < 230 for path in long)
+
+
+def test_a_user_without_a_home(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(uid: int) -> Any:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("HOME", "ORC_DATA_DIR", "XDG_DATA_HOME", "ORC_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(click.ClickException, match="no home: ORC_DATA_DIR"):
+        data_dir()
+    assert load(environment={})[1]["port"] == "default"  # no file is looked for there
 
 
 def test_private_files(tmp_path: Path) -> None:
