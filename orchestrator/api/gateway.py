@@ -53,7 +53,9 @@ DEFAULT_REGION = "us-east-1"
 EVERYWHERE = ("iam", "sts", "organizations")
 STREAM_THREADS = 32  # how many streams are being opened at once; further ones wait
 TUNNEL_TIMEOUT_S = 10.0
-HEARTBEAT_S = 60.0  # until a silent client is asked whether it is there: it has half as long to answer
+# Until a silent client is asked whether it is there; it has half as long to answer. Who reads nothing (Ctrl-S, or a
+# guest that takes nothing) hears no question either, so it is long.
+HEARTBEAT_S = 900.0
 CALM_AFTER_S = 0.003  # longer than a client takes from an answer to its next call
 FLOOD_WARNING_S = 60.0
 

@@ -87,7 +87,7 @@ def terminate(client: Client, instances: tuple[str, ...], yes: bool, wait: bool,
             return
     _report(client.ec2("TerminateInstances", InstanceIds=ids)["TerminatingInstances"])
     for instance_id in ids:
-        with suppress(OSError):  # without a directory of ours there is nothing in it
+        with suppress(OSError, click.ClickException):  # without a directory of ours there is nothing in it
             known_hosts_file(instance_id).unlink()
     if wait:
         wait_until(client, ids, "terminated", timeout_s)

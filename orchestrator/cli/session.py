@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -233,9 +234,13 @@ def data_dir() -> Path:
 def key_file(key_name: str) -> Path:
     """Where the private half of a key pair is kept. A name may be longer than a file's."""
     name = quote(key_name, safe=" @+=,")
-    if len(name) > _LONGEST_NAME:
-        name = f"{name[: _LONGEST_NAME - 65]}-{sha256(key_name.encode()).hexdigest()}"
-    return data_dir() / "keys" / f"{name}.pem"
+    kept = data_dir() / "keys" / f"{name}.pem"
+    if len(name) <= _LONGEST_NAME:
+        return kept
+    with suppress(OSError):  # an earlier version wrote longer names, as far as the file system takes them
+        kept.lstat()
+        return kept
+    return kept.with_name(f"{name[: _LONGEST_NAME - 65]}-{sha256(key_name.encode()).hexdigest()}.pem")
 
 
 def known_hosts_file(instance_id: str) -> Path:

@@ -71,9 +71,9 @@ class NftProcess:
                     process = subprocess.Popen(
                         command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment()
                     )
-                except BaseException:
+                except OSError as error:
                     ours.close()
-                    raise
+                    raise HostError(f"nft's process cannot be begun: {error}") from error
             ours.settimeout(self._deadline_s)
             self._running = _Running(process, ours)
             self._end = weakref.finalize(self, _end, self._running)

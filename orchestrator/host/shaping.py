@@ -59,7 +59,7 @@ def classes(router: Router) -> dict[str, dict[int, Rate]]:
 
 def limits(rate: Rate) -> Limits:
     """A class's rates and buckets."""
-    baseline, peak = rate.baseline_bps // 8, max(rate.peak_bps, rate.baseline_bps) // 8
+    baseline, peak = max(1, rate.baseline_bps // 8), max(8, rate.peak_bps, rate.baseline_bps) // 8
     credit = min(max(rate.credit_bytes, _SMALLEST_BUCKET_BYTES), _LARGEST_BUCKET_BYTES, baseline * _LONGEST_BUCKET_S)
     ceiling = min(max(round(peak * _PEAK_S), _SMALLEST_BUCKET_BYTES), _LARGEST_BUCKET_BYTES)
     return Limits(baseline, credit, peak, ceiling, _QUANTUM_BYTES)

@@ -72,7 +72,7 @@ class Disks:
         self._clock = clock
         self._max_depth = max_depth
         self._plugs: Plugs[Volume] = Plugs(store, clock, self)
-        self._failing = Failing(clock, GIVE_UP_AFTER)  # volumes, and moments that are to come
+        self._failing = Failing(clock, GIVE_UP_AFTER)  # volumes that are modified, and layers that are to come
 
     def of(self, instance: Instance) -> list[Volume]:
         """The root's first, then by device name."""
@@ -99,12 +99,14 @@ class Disks:
     def _make(self, instance: Instance, volume: Volume) -> bool:
         for layer in layers_to_make(self._store, self._files, volume):
             try:
-                if not self._files.make(layer.id):
-                    return False
+                made = self._files.make(layer.id)
             except HostError as error:
-                if not layer.moment or not self._failing.is_hopeless(volume.id, error):
+                if not layer.moment or not self._failing.is_hopeless(layer.id, error):
                     raise
                 self._undo(instance, layer, error)
+                return False
+            self._failing.went_on(layer.id)
+            if not made:
                 return False
         return True
 
@@ -276,6 +278,7 @@ class Disks:
     ) -> Again | None:
         for volume, disk in present:
             if volume.modification is None or volume.modification.state != "modifying":
+                self._failing.went_on(volume.id)  # whoever has done it, or given it up
                 continue
             size_bytes = volume.size_gib * GIB
             try:
@@ -309,7 +312,7 @@ class Disks:
         if any(disk.flattening is not None for _, disk in present):
             return Again(FLATTENING_EACH_S)
         for volume, disk in present:
-            if volume.layer_id != disk.chain[0] or volume.layer_id in watch.not_flattened:
+            if is_leaving(volume) or volume.layer_id != disk.chain[0] or volume.layer_id in watch.not_flattened:
                 continue
             onto = flatten_onto(self._store, volume, self._max_depth)
             if onto is None or (onto and onto not in disk.chain):

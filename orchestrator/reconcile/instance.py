@@ -52,6 +52,7 @@ from orchestrator.store import Store, Transaction
 
 log = logging.getLogger(__name__)
 
+CLAIM_EACH_S = 10.0  # each try holds a worker for some seconds, until it gives up
 LAUNCH_DEADLINE = timedelta(minutes=5)  # retrying what fails, before a launch is given up; copying counts for nothing
 PRESS_AGAIN_S = 5.0  # a guest that is still booting does not see the power button
 LOOK_EACH_S = 1.0  # while a guest goes down
@@ -178,7 +179,7 @@ class Instances:
                     self._launching.went_on(instance.id)
                     return Again(WORK_EACH_S)
         except InUse:
-            return Again(WORK_EACH_S)  # somebody works on its files, and that ends
+            return Again(CLAIM_EACH_S)  # somebody works on its files, and that ends
         except HostError as error:
             if not self._launching.is_hopeless(instance.id, error):
                 raise
@@ -398,6 +399,8 @@ class Instances:
                 self._host.compute.remove(instance.id)
             if not self._start(instance):
                 return Again(WORK_EACH_S)
+        except InUse:
+            return Again(CLAIM_EACH_S)
         except HostError:
             if instance.instance_status != "impaired":
                 self._change(instance.id, lambda current: _checked(current, "impaired", self._clock()))

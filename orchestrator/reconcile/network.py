@@ -160,7 +160,7 @@ class Networks:
             self._appeared(vpc_id, self._rounds.book(vpc_id, FIRST_COST_S))
         if before != router:
             self._tell_owners(before, router, vpc_id)
-            self._tell_peers(router, vpc_id, fresh=before is None)
+            self._tell_peers(router, vpc_id, fresh=before is None or applied is None)
         self._untold.pop(vpc_id, None)
         return router is not None
 

@@ -53,6 +53,7 @@ class Volumes:
         with self._store.write() as tx:
             volume = tx.get(Volume, volume_id)
             if volume is None:
+                self._failing.went_on(volume_id)
                 return Done()
             if volume.state == "deleting" and not (machine_of(tx, volume) and moments(tx, volume.layer_id)):
                 delete_volume(tx, volume)
@@ -62,6 +63,7 @@ class Volumes:
                 return Again(0)
             instance = tx.get(Instance, machine_of(tx, volume))
             if instance is not None:
+                self._failing.went_on(volume_id)
                 if self._has_work(tx, volume):
                     tx.wake(instance)
                 return Done()

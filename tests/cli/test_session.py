@@ -133,6 +133,15 @@ def test_places(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(long)) == 3 and all(len(path.name) < 230 for path in long)
 
 
+def test_a_long_name_that_an_earlier_version_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORC_DATA_DIR", str(tmp_path))
+    name = "k" * 210
+    assert key_file(name).name != f"{name}.pem"
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / f"{name}.pem").write_text("private")
+    assert key_file(name).read_text() == "private"
+
+
 def test_a_user_without_a_home(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody(uid: int) -> Any:
         raise KeyError(uid)

@@ -301,3 +301,56 @@ def test_a_modification_that_fails_for_long_is_given_up(deployment: Deployment) 
 def _raise_for(method: str, failing: str) -> None:
     if method == failing:
         raise HostError("not just now")
+
+
+def test_one_failure_is_forgotten_when_the_next_try_goes_well(deployment: Deployment) -> None:
+    """A snapshot that waits while its machine starts, and one a day later."""
+    instance = volumes.running(deployment)
+    root = volumes.root_of(deployment, instance)
+    for _ in range(2):
+        deployment.ask(instance.id, State.STOPPED, State.STOPPING, forced=True)
+        deployment.settle(instance.id)
+        [taken] = volumes.snapshot(deployment, root.id)
+        deployment.ask(instance.id, State.RUNNING, State.PENDING)
+        failing_once(deployment.host.storage, "create_layer")
+        with pytest.raises(HostError, match="not just now"):
+            deployment.step(instance.id)
+        deployment.settle(instance.id)
+        volumes.settle_all(deployment)
+        assert volumes.snap(deployment, taken).state == "completed"
+        deployment.clock.pass_(days=1)
+    assert not deployment.instances._disks._failing._since
+
+
+def test_a_modification_that_was_done_at_rest_is_no_failing_one(deployment: Deployment) -> None:
+    instance = volumes.running(deployment)
+    root = volumes.root_of(deployment, instance)
+    failing_once(deployment.host.compute, "resize_disk")
+    volumes.modify(deployment, root.id, size_gib=20)
+    with pytest.raises(HostError, match="not just now"):
+        deployment.step(instance.id)
+    deployment.ask(instance.id, State.STOPPED, State.STOPPING, forced=True)
+    deployment.settle(instance.id)
+    volumes.settle_all(deployment)
+    deployment.ask(instance.id, State.RUNNING, State.PENDING)
+    deployment.settle(instance.id)
+    deployment.clock.pass_(days=1)
+    failing_once(deployment.host.compute, "resize_disk")
+    volumes.modify(deployment, root.id, size_gib=30)
+    with pytest.raises(HostError, match="not just now"):
+        deployment.step(instance.id)
+    volumes.settle_all(deployment)
+    row = volumes.volume(deployment, root.id)
+    assert row.modification is not None
+    assert (row.modification.state, row.size_gib) == ("completed", 30)
+
+
+@pytest.mark.usefixtures("claims_at_once")
+def test_an_instance_whose_files_somebody_works_on_is_not_impaired(deployment: Deployment) -> None:
+    instance = deployment.launch()
+    deployment.settle(instance.id)
+    before = deployment.instance(instance.id).instance_status
+    deployment.host.compute.remove(instance.id)
+    with LayerFiles.claim(deployment.files, write=[BASE_LAYER]):
+        assert isinstance(deployment.step(instance.id), Again)
+    assert deployment.instance(instance.id).instance_status == before

@@ -273,6 +273,9 @@ def test_one_that_its_guest_does_not_let_go_of_is_taken(deployment: Deployment) 
         deployment.step(instance.id)
         deployment.others()
     assert {v.snap(deployment, each).state for each in taken} == {"completed"}
+    status = deployment.host.compute.observe(instance.id)
+    assert status is not None
+    assert [disk.flattening for disk in status.disks if disk.serial == "voldata"] == [None], "it may go at any time"
     deployment.host.compute._grasping.discard(instance.id)
     v.settle_all(deployment)
     assert v.volume(deployment, data).state == "available"
