@@ -3,8 +3,9 @@
     add_queue("sn-...")                    1:     what belongs to no class passes
     put_class("sn-...", 0x10a, limits)     1:10a  a bucket for its rate, and one for its ceiling
 
-Told by a socket, since a port that comes or goes changes a class on both ends of its segment's cable and `tc` takes as
-long to begin as all of the rest. The layouts are those of linux/pkt_sched.h, what stands in them as `tc` has it.
+Told by a socket, since a port that comes or goes changes a class on both ends of its segment's cable, and to begin `tc`
+takes forty times as long as to tell the kernel. The layouts are those of linux/pkt_sched.h, what stands in them is as
+`tc` has it.
 """
 
 from __future__ import annotations

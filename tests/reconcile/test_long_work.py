@@ -65,6 +65,15 @@ def claims_at_once(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(deployment.files, "claim", partial(deployment.files.claim, within_s=0.01))
 
 
+def copied_long_ago(deployment: Deployment) -> None:
+    """CopySnapshot under another key, of `snap-copy`, of which nothing is done yet."""
+    owned = volumes.owned(deployment)
+    copy = Snapshot(id="snap-copy", layer_id="layer-copy", size_gib=1, state="pending", progress_percent=0, **owned)
+    with deployment.store.write() as tx:
+        tx.put_all([Layer(id="layer-copy", size_bytes=1, copy_of=BASE_LAYER, **owned), copy])
+    deployment.clock.pass_(seconds=GIVE_UP_AFTER.total_seconds() + 60)
+
+
 def test_each_merge_of_a_layer_is_done(deployment: Deployment) -> None:
     volume_id = volumes.free_volume(deployment, "data")
     taken = []
@@ -182,11 +191,7 @@ def test_a_launch_waits_for_whoever_works_on_its_image(deployment: Deployment) -
 
 @pytest.mark.usefixtures("claims_at_once")
 def test_a_copy_of_a_snapshot_waits_its_turn_for_as_long_as_it_takes(deployment: Deployment) -> None:
-    owned = volumes.owned(deployment)
-    copy = Snapshot(id="snap-copy", layer_id="layer-copy", size_gib=1, state="pending", progress_percent=0, **owned)
-    with deployment.store.write() as tx:
-        tx.put_all([Layer(id="layer-copy", size_bytes=1, copy_of=BASE_LAYER, **owned), copy])
-    deployment.clock.pass_(seconds=GIVE_UP_AFTER.total_seconds() + 60)
+    copied_long_ago(deployment)
     with LayerFiles.claim(deployment.files, write=[BASE_LAYER]):
         for _ in range(3):
             with suppress(HostError):
@@ -262,11 +267,7 @@ def test_a_copy_into_a_volume(deployment: Deployment) -> None:
 
 
 def test_a_copy_of_a_snapshot(deployment: Deployment) -> None:
-    owned = volumes.owned(deployment)
-    copy = Snapshot(id="snap-copy", layer_id="layer-copy", size_gib=1, state="pending", progress_percent=0, **owned)
-    with deployment.store.write() as tx:
-        tx.put_all([Layer(id="layer-copy", size_bytes=1, copy_of=BASE_LAYER, **owned), copy])
-    deployment.clock.pass_(seconds=GIVE_UP_AFTER.total_seconds() + 60)
+    copied_long_ago(deployment)
     failing_once(deployment.host.storage, "copy_layer")
     tried_again(deployment.snapshots.step, "snap-copy")
     assert volumes.snap(deployment, "snap-copy").state == "completed"
