@@ -568,7 +568,9 @@ class Probe:
 
 
 class Network(Protocol):
-    def apply(self, router: Router) -> None: ...
+    def apply(self, router: Router, before: Router | None = None) -> None:
+        """Make the host equal to this plan. `before` is the one that was applied last, if what the two have in common
+        need not be looked at again."""
 
     def plan(self, router: Router) -> str:
         """What `apply` would load and run, for people to read. Changes nothing."""

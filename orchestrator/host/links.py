@@ -11,6 +11,7 @@ peering pcx-0123456789abcdef0       pcx-0123456789a (both routers' namespaces)
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from ipaddress import IPv6Address
 
 NAME_LIMIT = 15  # IFNAMSIZ without the final zero
@@ -41,6 +42,7 @@ def leg_name(segment: str) -> str:
     return bridge_name(segment)
 
 
+@lru_cache(maxsize=4096)
 def leg_mac(segment: str) -> str:
     """Guests keep it in their ARP caches, so it must be the same when the leg is made anew."""
     digest = hashlib.sha256(segment.encode()).digest()

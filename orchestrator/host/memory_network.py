@@ -27,7 +27,7 @@ class MemoryNetwork:
         self.endpoints: dict[tuple[str, str, int], tuple[str, int]] = {}
         self._lock = threading.Lock()
 
-    def apply(self, router: Router) -> None:
+    def apply(self, router: Router, before: Router | None = None) -> None:
         self.fault("apply", router.name)
         with self._lock:
             self.applied[router.name] = router

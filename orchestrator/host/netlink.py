@@ -289,10 +289,28 @@ def queue(link: str) -> Queue | None:
         found = answers[0]
         kind = _text(_attributes(found[20:]).get(1, b""))
         classes = {
-            struct.unpack_from("=I", head, 8)[0] & 0xFFFF: head + attributes.get(1, b"") + attributes.get(2, b"")
+            struct.unpack_from("=I", head, 8)[0] & 0xFFFF: _class(head, attributes)
             for head, attributes in _dump(asked, _GET_CLASS, struct.pack("=BxHiIII", 0, 0, index, 0, 0, 0), 20)
         }
     return Queue(kind, struct.unpack_from("=I", found, 8)[0], classes)
+
+
+def queue_class(link: str, handle: int) -> bytes | None:
+    """One class of the queue of a link, as in `Queue`; None when it is not there."""
+    with opened() as asked:
+        try:
+            index = socket.if_nametoindex(link)
+            asked.send(message(_GET_CLASS, _REQUEST_ONE, struct.pack("=BxHiIII", 0, 0, index, handle, 0, 0)))
+            answers, _ = receive(asked)
+        except OSError as error:
+            if error.errno in _NO_QUEUE:
+                return None
+            raise HostError(f"the kernel does not tell the queue of {link}: {error}") from error
+    return _class(answers[0][:20], _attributes(answers[0][20:])) if answers else None
+
+
+def _class(head: bytes, attributes: Attributes) -> bytes:
+    return head + attributes.get(1, b"") + attributes.get(2, b"")
 
 
 _NO_QUEUE = {errno.ENOENT, errno.EINVAL, errno.ENODEV}  # what it answers for one that is built in, or a link that went

@@ -18,6 +18,7 @@ addresses may overlap. What the host itself gets is one link, one address, one r
 egress a second table; an IPv6 address and route too, once a router has IPv6.
 
 Everything is looked at before it is changed, and made in an order in which nothing passes before its rules are there.
+A launch adds a port to a router that was looked at moments ago: then only what hangs on ports is (`_change_ports`).
 The links of the root namespace say in their alias whose they are (`orc-DEPLOYMENT/ROUTER`), and so does lo of each
 namespace. Only the shares of the routers in the guard's table are kept in files, since the table is one and a
 controller that has just started knows of one router at a time.
@@ -25,6 +26,7 @@ controller that has just started knows of one router at a time.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -32,7 +34,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_interface
 from pathlib import Path
@@ -43,6 +45,7 @@ from orchestrator.host import (
     Port,
     Probe,
     Router,
+    Way,
     dnsmasq,
     edge,
     peering,
@@ -85,6 +88,8 @@ from orchestrator.host.links import (
 from orchestrator.host.netlink import Link, Links, links
 from orchestrator.host.nft import Part
 from orchestrator.host.nft_tables import Tables
+
+log = logging.getLogger(__name__)
 
 DEFAULT_PUBLIC_RANGE = IPv4Network("203.0.113.0/24")
 
@@ -149,9 +154,17 @@ class NetnsNetwork:
 
     # --- the Protocol ----------------------------------------------------------------------------------------------
 
-    def apply(self, router: Router) -> None:
+    def apply(self, router: Router, before: Router | None = None) -> None:
         with self._routers[router.name]:
             rules = self._compile(router)
+            if before is not None and self._is_standing(router) and _frame(before) == _frame(router):
+                try:
+                    self._change_ports(before, router, rules)
+                except (HostError, OSError) as error:
+                    log.info("%s is looked at as a whole: %s", router.name, error)
+                else:
+                    return
+            self._seen.discard(router.name)
             with self._shared:
                 self._write_share(router.name, rules.share)
                 fresh = self._make_host_side(router)
@@ -285,6 +298,45 @@ class NetnsNetwork:
         self._links.close()
         self._tables.close()
 
+    # --- what differs from the plan before -------------------------------------------------------------------------
+
+    def _is_standing(self, router: Router) -> bool:
+        """Whether it is as this process left it, at a glance: nobody has to be asked. The caller holds its lock."""
+        if router.name not in self._seen or not all(map(namespace_exists, (self._edge, router.name))):
+            return False
+        present, alias = self._links.now(), self._alias(router.name)
+        for segment in router.segments:
+            bridge, plug = present.get(bridge_name(segment.name)), present.get(plug_name(segment.name))
+            if bridge is None or not _is_set(bridge, alias=alias, master=""):
+                return False
+            if plug is None or not _is_set(plug, alias=alias, master=bridge.name):
+                return False
+        return True
+
+    def _change_ports(self, before: Router, router: Router, rules: _Compiled) -> None:
+        """The rest is as it is for both: links, addresses, routes."""
+
+        def inner() -> None:
+            self._load_router(router, rules.ruleset, trust=True)
+            self._start_dnsmasq(router)
+
+        with self._shared:
+            self._write_share(router.name, rules.share)
+            jobs: list[Future[None] | Future[IPv4Address | None]] = [entering(router.name, inner)]
+            if _public(before) != _public(router):
+                lan = edge.look_at_lan(self._outside)
+                jobs.append(entering(self._edge, lambda: self._make_edge(router, lan, fresh=False)))
+            try:
+                self._load_guard()
+                self._shape_plugs(router, trust=True)
+                if shortcut.are_stale(before, router):
+                    self._shortcuts.hold(router, self._links.now())
+            finally:  # whatever fails: nothing of it goes on after the locks are given back
+                for job in jobs:
+                    job.exception()
+        for job in jobs:
+            job.result()
+
     # --- the host's side -------------------------------------------------------------------------------------------
 
     def _make_host_side(self, router: Router) -> bool:
@@ -337,10 +389,6 @@ class NetnsNetwork:
         delete_links(sorted(stale, key=_plugs_first))
         self._queues.forget(_HOST, stale)
 
-        def is_set(name: str, *, master: str) -> bool:
-            link = present.get(name)
-            return link is not None and (link.alias, link.master, link.is_up) == (alias, master, True)
-
         commands = []
         for segment in router.segments:
             bridge, plug = bridge_name(segment.name), plug_name(segment.name)
@@ -352,9 +400,9 @@ class NetnsNetwork:
                     f"link add {plug} mtu {MTU_BYTES} type veth peer name {leg_name(segment.name)} "
                     f"mtu {MTU_BYTES} address {leg_mac(segment.name)} netns {router.name}"
                 )
-            if not is_set(bridge, master="") or present[bridge].has_arp:
+            if not _is_set(present.get(bridge), alias=alias, master="") or present[bridge].has_arp:
                 commands.append(f"link set {bridge} alias {alias} arp off up")
-            if not is_set(plug, master=bridge) or plug in lost:
+            if not _is_set(present.get(plug), alias=alias, master=bridge) or plug in lost:
                 commands.append(f"link set {plug} alias {alias} master {bridge} up")
         for port in _machines(router):  # those that a bridge lost when it was removed by hand
             tap, bridge = tap_name(port.name), bridge_name(port.segment)
@@ -378,9 +426,12 @@ class NetnsNetwork:
     def _hold_ports(self, router: Router) -> None:
         """To their addresses, and to their rates; and let past the bridge what both allow."""
         self._load_guard()
-        queues = shaping.classes(router)
-        self._queues.shape(_HOST, {plug_name(segment): classes for segment, classes in queues.items()})
+        self._shape_plugs(router)
         self._shortcuts.hold(router, self._links.now())
+
+    def _shape_plugs(self, router: Router, *, trust: bool = False) -> None:
+        queues = shaping.classes(router)
+        self._queues.shape(_HOST, {plug_name(segment): queue for segment, queue in queues.items()}, trust=trust)
 
     def _compile(self, router: Router) -> _Compiled:
         """The rules of a plan. Most are looked at again and again as they are. The caller holds the router's lock."""
@@ -443,12 +494,7 @@ class NetnsNetwork:
         return jobs
 
     def _make_router(self, router: Router, own: ruleset.Ruleset, edge: Future[IPv4Address | None]) -> None:
-        def load() -> None:
-            self._tables.load(router.name, own)
-            queues = shaping.classes(router)
-            self._queues.shape(router.name, {leg_name(segment): classes for segment, classes in queues.items()})
-
-        rules = alongside(load)
+        rules = alongside(lambda: self._load_router(router, own))
         try:
             write_sysctls(ROUTING)
             cable = edge.result()
@@ -480,6 +526,12 @@ class NetnsNetwork:
         ip([*commands, *address_changes(present, wanted)])
         self._settle(router)
         self._start_dnsmasq(router)
+
+    def _load_router(self, router: Router, own: ruleset.Ruleset, *, trust: bool = False) -> None:
+        """Its table, and the queues of its legs."""
+        self._tables.load(router.name, own)
+        queues = shaping.classes(router)
+        self._queues.shape(router.name, {leg_name(segment): queue for segment, queue in queues.items()}, trust=trust)
 
     def _settle(self, router: Router) -> None:
         """Make the rules and routes of a router what its plan says, with the links that it has now."""
@@ -554,6 +606,21 @@ class NetnsNetwork:
 
 
 _ENDS = (bridge_name, plug_name)
+
+
+def _is_set(link: Link | None, *, alias: str, master: str) -> bool:
+    return link is not None and (link.alias, link.master, link.is_up) == (alias, master, True)
+
+
+def _frame(router: Router) -> Router:
+    """A plan without its ports, but those that routes lead to, and without what ports may do and are called."""
+    targets = {route.target for table in router.tables for route in table.routes if route.way is Way.PORT}
+    kept = tuple(port for port in router.ports if port.translator or port.name in targets)
+    return replace(router, ports=kept, policies=(), address_sets=(), acls=(), records=())
+
+
+def _public(router: Router) -> set[tuple[str, str]]:
+    return {pair for port in router.ports for pair in port.public}
 
 
 def _addresses(router: Router) -> dict[str, list[str]]:

@@ -15,13 +15,13 @@ keeps bursts to the peak. Classes have no parent, so nobody borrows from anybody
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv4Network
 
 from orchestrator.host import Port, Rate, Router, Segment
 from orchestrator.host.htb import HANDLE, KIND, Limits, add_queue, put_class, remove_class, remove_queue, tell
-from orchestrator.host.netlink import Queue, queue
+from orchestrator.host.netlink import Queue, queue, queue_class
 
 Classes = Mapping[int, Rate]  # by the minor number of the class: 1:MINOR
 
@@ -74,22 +74,28 @@ class Queues:
     def __init__(self) -> None:
         self._left: dict[tuple[str, str], tuple[dict[int, Rate], Queue | None]] = {}
 
-    def shape(self, namespace: str, wanted: Mapping[str, Classes]) -> None:
-        """`wanted` is by link; all are in this thread's namespace, whose name is given."""
-        found = {link: _ours(link) for link in wanted}
+    def shape(self, namespace: str, wanted: Mapping[str, Classes], *, trust: bool = False) -> None:
+        """`wanted` is by link; all are in this thread's namespace, whose name is given. With `trust`, links that this
+        process has shaped are taken to be as it left them, and no more is asked than what it changes."""
         changes: list[bytes] = []
-        changed = []
+        changed: dict[str, Callable[[], Queue | None]] = {}
         for link, classes in wanted.items():
             before = self._left.get((namespace, link))
-            if before is not None and before == (classes, found[link]):
+            trusted = before if trust else None
+            found = trusted[1] if trusted is not None else _ours(link)
+            if before == (classes, found):
                 continue
             self._left.pop((namespace, link), None)
-            changes += _changes(link, classes, found[link], {} if before is None else before[0])
-            changed.append(link)
+            known = {} if before is None else before[0]
+            changes += _changes(link, classes, found, known)
+            if trusted is not None and found is not None and classes:
+                changed[link] = partial(_with_changes, link, found, known, classes)
+            else:
+                changed[link] = partial(_ours, link)
         if changes:
             tell(changes)
-        for link in changed:
-            self._left[namespace, link] = (dict(wanted[link]), _ours(link))
+        for link, look in changed.items():
+            self._left[namespace, link] = (dict(wanted[link]), look())
 
     def forget(self, namespace: str, links: Collection[str] | None = None) -> None:
         """These links are gone; without any, all of the namespace."""
@@ -101,6 +107,17 @@ def _ours(link: str) -> Queue | None:
     """The queue of a link, where it is one that was made here."""
     found = queue(link)
     return found if found is not None and (found.kind, found.handle) == (KIND, HANDLE) else None
+
+
+def _with_changes(link: str, found: Queue, before: Classes, wanted: Classes) -> Queue:
+    """A queue as it was found, and what the kernel tells of the classes that have been changed."""
+    classes = {number: told for number, told in found.classes.items() if number in wanted}
+    for number, rate in wanted.items():
+        if number not in found.classes or before.get(number) != rate:
+            told = queue_class(link, HANDLE | number)
+            if told is not None:
+                classes[number] = told
+    return Queue(found.kind, found.handle, classes)
 
 
 def _changes(link: str, wanted: Classes, found: Queue | None, before: Classes) -> list[bytes]:

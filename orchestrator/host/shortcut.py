@@ -31,7 +31,7 @@ import socket
 import struct
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from orchestrator.host import HostError, Router, bpf
@@ -95,6 +95,15 @@ def wanted(router: Router) -> frozenset[Shortcut]:
         if port.segment in segments
         for address in own_ipv4(port)
     )
+
+
+def are_stale(before: Router, router: Router) -> bool:
+    """Whether the shortcuts of a plan say what is wrong by the next one, which has the same segments. Those that are
+    missing are no harm: another pass finds them."""
+    ports = {port.name: port for port in router.ports}
+    changed = {port.name: port for port in before.ports if ports.get(port.name) is not port}
+    left = [ports[name] for name in changed if name in ports]
+    return not wanted(replace(before, ports=tuple(changed.values()))) <= wanted(replace(router, ports=tuple(left)))
 
 
 Tables = tuple[dict[bytes, bytes], dict[bytes, bytes]]  # for the two programs

@@ -181,6 +181,7 @@ class Instances:
         except InUse:
             return Again(CLAIM_EACH_S)  # somebody works on its files, and that ends
         except HostError as error:
+            self._interfaces.doubt_networks(instance)
             if not self._launching.is_hopeless(instance.id, error):
                 raise
             log.warning("instance %s cannot be started: %s", instance.id, error)

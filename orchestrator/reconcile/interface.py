@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from orchestrator.host import Compute, MachineStatus, Nic
+from orchestrator.host import Compute, HostError, MachineStatus, Nic
 from orchestrator.model.elastic_ip import ElasticIp, parted
 from orchestrator.model.instance import Instance
 from orchestrator.model.vpc import FlowLog, InterfacePermission, NetworkInterface, Vpc
@@ -45,6 +45,11 @@ class Interfaces:
     def ensure_networks(self, instance: Instance) -> None:
         for vpc_id in self.vpcs(instance):
             self._networks.ensure(vpc_id)
+
+    def doubt_networks(self, instance: Instance) -> None:
+        """Its machine could not be started, perhaps for what its networks lack."""
+        for vpc_id in self.vpcs(instance):
+            self._networks.doubt(vpc_id)
 
     def nics(self, instance: Instance) -> tuple[Nic, ...]:
         """What a machine starts with."""
@@ -93,7 +98,11 @@ class Interfaces:
         return {interface.id for interface in missing}
 
     def plug_in(self, instance_id: str, row: NetworkInterface) -> None:
-        self._compute.plug_in(instance_id, _nic(row))
+        try:
+            self._compute.plug_in(instance_id, _nic(row))
+        except HostError:
+            self._networks.doubt(row.vpc_id)
+            raise
 
     def unplug(self, instance_id: str, name: str) -> None:
         self._compute.unplug(instance_id, name)

@@ -105,6 +105,7 @@ class Networks:
         self._tickets = count(1)
         self._served: dict[str, int] = {}  # all tickets up to this one, by what was applied last
         self._applied: dict[str, Router] = {}
+        self._doubted: set[str] = set()
         self._untold: dict[str, Router | None] = {}  # what a VPC was before changes that others have not heard of
         self._kept: dict[str, Kept] = {}
 
@@ -132,6 +133,10 @@ class Networks:
         if vpc_id not in self._applied:
             self.ensure(vpc_id)
 
+    def doubt(self, vpc_id: str) -> None:
+        """What was to use this VPC on the host has failed: the next time, all of it is looked at."""
+        self._doubted.add(vpc_id)
+
     def _lock(self, vpc_id: str) -> threading.Lock:
         with self._locking:
             return self._locks.setdefault(vpc_id, threading.Lock())
@@ -139,6 +144,8 @@ class Networks:
     def _make(self, vpc_id: str, *, trust: bool) -> bool:
         """Whether it is on the host now. The caller holds its lock."""
         ticket = next(self._tickets)
+        look = not trust or vpc_id in self._doubted
+        self._doubted.discard(vpc_id)
         router = plan(self._store, vpc_id, self._kept.setdefault(vpc_id, Kept()))
         applied = self._applied.get(vpc_id)
         before = self._untold.setdefault(vpc_id, applied)
@@ -147,9 +154,9 @@ class Networks:
             self._kept.pop(vpc_id, None)
             self._doorway.shut(vpc_id)
             self._network.remove(vpc_id)
-        elif not trust or applied != router:
+        elif look or applied != router:
             self._applied.pop(vpc_id, None)
-            self._network.apply(router)
+            self._network.apply(router, None if look else applied)
             self._open_doorway(router)
             self._applied[vpc_id] = router
         if router is None:

@@ -102,9 +102,9 @@ class StrictNetwork(MemoryNetwork):
         super().__init__()
         self.faults = faults
 
-    def apply(self, router: Router) -> None:
+    def apply(self, router: Router, before: Router | None = None) -> None:
         self.faults.look(lambda: check_router(router), f"apply {router.name!r}")
-        super().apply(router)
+        super().apply(router, before)
 
 
 def _guarded(name: str) -> Any:

@@ -117,6 +117,7 @@ class Plan:
     ports: list[Port] = field(default_factory=list)
     name: str = field(default_factory=lambda: new_id("vpc"))
     segment_names: tuple[str, ...] = field(default_factory=lambda: (new_id("subnet"), new_id("subnet")))
+    applied: Router | None = None
 
     def __post_init__(self) -> None:
         # Guests have a way to public addresses in each segment, unless a test says more.
@@ -172,7 +173,16 @@ class Plan:
         return Router(**(values | self.more))
 
     def apply(self) -> None:
-        self.network.apply(self.router)
+        """Everything is looked at, as now and then."""
+        self.applied, router = None, self.router
+        self.network.apply(router)
+        self.applied = router
+
+    def follow(self) -> None:
+        """What differs is changed, as by a launch."""
+        before, self.applied, router = self.applied, None, self.router
+        self.network.apply(router, before)
+        self.applied = router
 
     def port(self, number: int, *policies: Policy, segment: int = 0, public: str = "", **more: object) -> Port:
         where = self.segments[segment]
@@ -193,7 +203,7 @@ class Plan:
         """A port with a guest on it, configured by hand. The router knows it, and the next pass has found its tap."""
         port = self.port(number, *policies, segment=segment, public=public, **more)
         self.ports.append(port)
-        self.apply()
+        self.follow()
         guest = Guest(port, self.segments[segment], self.stage)
         self.network._hold_ports(self.router)  # the part of a pass that looks for taps
         return guest
@@ -210,7 +220,7 @@ class Plan:
 
     def change(self, guest: Guest, **changes: object) -> None:
         self.ports = [replace(port, **changes) if port.name == guest.port.name else port for port in self.ports]  # type: ignore[arg-type]
-        self.apply()
+        self.follow()
 
 
 class Guest:

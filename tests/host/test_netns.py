@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.host import HostError, Port, Route, Way, edge
+from orchestrator.host import HostError, Port, Rate, Route, Way, edge
 from orchestrator.host.command import alongside, inside, run
 from orchestrator.host.links import bridge_name, edge_name, leg_name, plug_name
 from orchestrator.host.netns import NetnsNetwork
@@ -30,6 +30,7 @@ from tests.host.stage import (
     OPEN,
     PATIENCE_S,
     SILENCE_S,
+    SSH,
     Guest,
     Plan,
     arp,
@@ -55,6 +56,8 @@ from tests.host.stage import (
 )
 
 pytestmark = pytest.mark.host
+
+RATE = Rate(baseline_bps=8_000_000, peak_bps=5_000_000_000, credit_bytes=1_000_000)
 
 
 # --- sockets of the controller --------------------------------------------------------------------------------------
@@ -164,6 +167,43 @@ def test_a_controller_that_starts_anew_finds_everything(
     assert set(guard_of(network, "ports")) == {guest.tap, other.tap}  # the other router's share is not lost
 
 
+def test_a_plan_that_follows_another_leaves_what_a_look_at_everything_would(
+    plan: Plan, network: NetnsNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ports come, go and change, and with them what they may do, what they are called, and their public addresses."""
+    guest = plan.guest(10, public="203.0.113.10", rate=RATE)
+    whole = network._make_router
+    monkeypatch.setattr(network, "_make_router", lambda *_: pytest.fail("everything was looked at"))
+    second, third = plan.port(11, rate=RATE), plan.port(12, segment=1, public="203.0.113.12", rate=RATE)
+
+    def arrive() -> None:
+        plan.ports += [second, third]
+
+    def change() -> None:
+        plan.policies = (OPEN, only(SSH))
+        plan.ports[1] = replace(second, policies=(plan.policies[1].name,), rate=replace(RATE, baseline_bps=9_000_000))
+        plan.ports[0] = replace(plan.ports[0], public=(), more_addresses=("172.31.0.77",))
+
+    def leave() -> None:
+        del plan.ports[2]
+
+    def seen() -> list[Any]:
+        inner = [inside(name, everything) for name in (plan.name, edge_of(plan))]
+        classes = run(["tc", "class", "show", "dev", plug_name(plan.segments[0].name)])
+        files = {name: (tmp_path / "run" / plan.name / name).read_text() for name in ("hosts", "names", "guard.nft")}
+        return [everything(), *inner, classes, files, dnsmasqs(tmp_path / "run"), dict(network._queues._left)]
+
+    for act in (arrive, change, leave):
+        act()
+        plan.follow()
+        left = seen()
+        with monkeypatch.context() as looking:
+            looking.setattr(network, "_make_router", whole)
+            plan.apply()
+        assert seen() == left
+    assert is_blocked("", guest, "203.0.113.10")
+
+
 DAMAGES: dict[str, Callable[[Plan, Path], object]] = {
     "namespace deleted": lambda plan, _: batch(f"netns delete {plan.name}"),
     "namespace's mount gone": lambda plan, _: run(["umount", f"/run/netns/{plan.name}"]),
@@ -200,6 +240,33 @@ DAMAGES: dict[str, Callable[[Plan, Path], object]] = {
     "public route removed": lambda plan, _: inside(edge_of(plan), lambda: batch("route delete 203.0.113.10")),
     "run directory emptied": lambda plan, run_dir: shutil.rmtree(run_dir / plan.name),
 }
+
+
+SEEN_AT_A_GLANCE = (
+    "namespace deleted",
+    "namespace's mount gone",
+    "router's rules flushed",
+    "guard deleted",
+    "guard emptied",
+    "bridge removed",
+    "plug removed",
+    "plug unplugged",
+    "bridge down",
+    "dnsmasq killed",
+    "edge deleted",
+    "run directory emptied",
+)
+
+
+@pytest.mark.parametrize("damage", SEEN_AT_A_GLANCE)
+def test_a_launch_finds_what_it_needs_most(plan: Plan, tmp_path: Path, damage: str) -> None:
+    guest = plan.guest(10, public="203.0.113.10")
+    DAMAGES[damage](plan, tmp_path / "run")
+    other = plan.guest(11)
+    assert tcp(guest, other, other.address) == guest.address
+    assert tcp("", guest, "203.0.113.10") == HOST_ADDRESS
+    assert lease(other, tmp_path)["ip"] == other.address
+    assert set(guard_of(plan.network, "ports")) == {guest.tap, other.tap}
 
 
 @pytest.mark.parametrize("fresh_controller", [False, True], ids=["same", "anew"])

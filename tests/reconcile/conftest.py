@@ -9,6 +9,7 @@ from socket import socket
 
 import pytest
 
+from orchestrator.host import Router
 from orchestrator.host.memory import MemoryHost
 from orchestrator.host.memory_storage import MemoryStorage
 from orchestrator.keys import KeyRing
@@ -94,6 +95,17 @@ class Deployment:
         self.images = Images(self.store, self.host.storage)
         self.nat_gateways = NatGateways(self.store, self.clock)
         self.peerings = Peerings(self.store, self.clock)
+
+    def watch_plans(self, monkeypatch: pytest.MonkeyPatch) -> list[Router | None]:
+        """Which plan each one that is applied from now on follows; None: all is looked at."""
+        apply, found = self.host.network.apply, list[Router | None]()
+
+        def applied(router: Router, before: Router | None = None) -> None:
+            found.append(before)
+            apply(router, before)
+
+        monkeypatch.setattr(self.host.network, "apply", applied)
+        return found
 
     def launch(self, number: int = 1, **changes: object) -> Instance:
         """The rows that RunInstances writes."""

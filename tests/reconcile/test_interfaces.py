@@ -177,8 +177,11 @@ def test_what_finds_no_slot_is_given_back(deployment: Deployment) -> None:
     assert deployment.instance(instance.id).state is State.RUNNING
 
 
-def test_what_may_pass_is_tried_again(deployment: Deployment) -> None:
+def test_what_may_pass_is_tried_again_and_its_network_looked_at(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     instance = running(deployment)
+    followed = deployment.watch_plans(monkeypatch)
 
     def fault(method: str, name: str) -> None:
         if method == "plug_in":
@@ -188,8 +191,10 @@ def test_what_may_pass_is_tried_again(deployment: Deployment) -> None:
     attach(deployment, instance)
     with pytest.raises(HostError):
         deployment.step(instance.id)
+    assert len(followed) == 1 and followed[0] is not None
     deployment.host.compute.fault = lambda method, name: None
     deployment.settle(instance.id)
+    assert followed[1:] == [None]
     assert SECOND in ports(deployment, instance)
 
 

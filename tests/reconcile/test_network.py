@@ -119,6 +119,41 @@ def test_damage_is_mended_by_the_next_look(deployment: Deployment) -> None:
     assert deployment.host.network.routers() == [instance.vpc_id]
 
 
+def test_a_launch_follows_the_plan_before_and_a_look_does_not(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = deployment.launch(1)
+    followed = deployment.watch_plans(monkeypatch)
+    deployment.settle(one.id)
+    first = plan(deployment.store, one.vpc_id)
+    deployment.settle(deployment.launch(2).id)
+    assert followed == [None, first]
+    deployment.networks.step(one.vpc_id)
+    assert followed[2:] == [None]
+
+
+def test_where_a_machine_cannot_be_started_all_is_looked_at(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.settle(deployment.launch(1).id)
+    followed = deployment.watch_plans(monkeypatch)
+    failing = [HostError("no such bridge")]
+
+    def fail_once(method: str, name: str) -> None:
+        if method == "start" and failing:
+            raise failing.pop()
+
+    deployment.host.compute.fault = fail_once
+    second = deployment.launch(2)
+    with pytest.raises(HostError, match="no such bridge"):
+        deployment.settle(second.id)
+    assert len(followed) == 1 and followed[0] is not None
+    deployment.settle(second.id)
+    assert followed[1:] == [None]
+    deployment.settle(deployment.launch(3).id)
+    assert len(followed) == 3 and followed[2] is not None
+
+
 def test_calls_that_wait_for_one_another_are_served_together(deployment: Deployment) -> None:
     """Fifty launches at once do not plan fifty times: who waits for an application that reads its rows is done."""
     instance = deployment.launch()
