@@ -28,7 +28,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from orchestrator import database
+from orchestrator import database, heap
 from orchestrator.api import patience
 from orchestrator.api.gateway import Gateway
 from orchestrator.api.operation import LayerUse, Settings
@@ -353,6 +353,7 @@ class Controller:
                 await web.SockSite(runner, door, ssl_context=self._tls()).start()
             if runner.server is not None:
                 stack.callback(event_loop.create_task(gateway.patience.cut_silent(runner.server)).cancel)
+            stack.callback(event_loop.create_task(heap.stay_small()).cancel)
             port = runner.addresses[0][1]
             self.endpoint = self.config.endpoint.rpartition(":")[0] + f":{port}"
             account = first_credentials(self.store, self.config, self.endpoint)
@@ -400,9 +401,9 @@ class Controller:
         """Whatever happened while nobody looked: every resource with something behind it is looked at once."""
         settled = (State.STOPPED,)
         loop.wake_all((Instance.KIND, i.id) for i in self.store.all(Instance) if i.state not in settled)
-        loop.wake_all((Build.KIND, b.id) for b in self.store.all(Build) if b.state in ("pending", "running"))
-        loop.wake_all((ImportTask.KIND, t.id) for t in self.store.all(ImportTask) if t.state in ("active", "deleting"))
-        loop.wake_all((ExportTask.KIND, t.id) for t in self.store.all(ExportTask) if t.state in ("active", "deleting"))
+        loop.wake_all((Build.KIND, b.id) for b in self.store.all(Build))
+        loop.wake_all((ImportTask.KIND, t.id) for t in self.store.all(ImportTask))
+        loop.wake_all((ExportTask.KIND, t.id) for t in self.store.all(ExportTask))
         loop.wake_all((Volume.KIND, v.id) for v in self.store.all(Volume) if not _is_settled(v))
         loop.wake_all((Snapshot.KIND, s.id) for s in self.store.all(Snapshot, state="pending"))
         loop.wake_all((Image.KIND, i.id) for i in self.store.all(Image, state="pending"))

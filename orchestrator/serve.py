@@ -17,6 +17,7 @@ import click
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import RequestPayloadError
 
+from orchestrator import heap
 from orchestrator.config import Config
 from orchestrator.controller import Controller, build_host, deployment_id, open_store, settle_public_range
 from orchestrator.host import Host, HostError
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 
 DESCRIPTORS = 65536
 _PR_SET_DUMPABLE = 4  # <linux/prctl.h>
-_M_ARENA_MAX = -8  # <malloc.h>
 # After how long a thread that computes lets others run. Python's own 5 ms are what whoever holds the store's lock waits
 # for after each statement: with a tenth of that, a third more launches a second are taken, for the same CPU time.
 SWITCH_S = 0.0005
@@ -74,7 +74,7 @@ def serve(config: Config, build: Callable[[Config, str, Callable[[], str]], Host
     deployment's id and what finds the accelerator."""
     set_up_logging(config)
     keep_secrets_in_memory()
-    use_one_arena()
+    heap.keep_small()
     sys.setswitchinterval(SWITCH_S)
     if config.host == "libvirt" and os.geteuid() != 0:
         click.echo("orc serve needs root for real machines: use sudo, or --host memory for the API alone", err=True)
@@ -130,14 +130,6 @@ def keep_secrets_in_memory() -> None:
     most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def use_one_arena() -> None:
-    """All threads allocate from one heap. glibc would give them up to eight for each processor, and here threads come
-    and go: each heap would grow to the most that any of them ever held at once, over hours."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # another C library may have none
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
 
 
 def accelerator(config: Config, store: Store) -> str:

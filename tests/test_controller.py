@@ -402,7 +402,7 @@ def test_a_state_that_cannot_be_written_at_the_start_is_a_sentence(
         raise StoreUnavailable("the state cannot be written just now: disk full")
 
     monkeypatch.setattr(Store, "set_meta", refuse)
-    of_this_process = ("keep_secrets_in_memory", "use_one_arena", "set_up_logging", "sys.setswitchinterval")
+    of_this_process = ("keep_secrets_in_memory", "heap.keep_small", "set_up_logging", "sys.setswitchinterval")
     for settings in of_this_process:
         monkeypatch.setattr(f"orchestrator.serve.{settings}", lambda *_: None)
     assert serve(Config(state_dir=tmp_path / "state", host="memory")) == 1

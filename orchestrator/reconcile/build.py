@@ -4,6 +4,7 @@
                     |
                     +-------> failed       the message says why; nothing is left
 
+Either can be seen for a week, and its image stays.
 The layer's id follows from the build's, so a build that was cut off starts over in the same place.
 """
 
@@ -14,7 +15,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from orchestrator.host import BuiltImage, HostError, Storage
 from orchestrator.model.image import BlockDevice, Build, Image
@@ -22,6 +23,7 @@ from orchestrator.model.layer import GIB, Layer
 from orchestrator.model.owned import layer_of
 from orchestrator.model.resource import EVERY_REGION
 from orchestrator.model.snapshot import Snapshot
+from orchestrator.reconcile.ageing import forget_after
 from orchestrator.reconcile.layer import LayerFiles
 from orchestrator.reconcile.loop import Again, Done, Next
 from orchestrator.store import Store, Transaction
@@ -29,6 +31,7 @@ from orchestrator.store import Store, Transaction
 log = logging.getLogger(__name__)
 
 AT_ONCE = 2
+KEPT = timedelta(days=7)
 LOOK_EACH_S = 1.0
 
 
@@ -42,8 +45,13 @@ class Builds:
 
     def step(self, build_id: str) -> Next:
         """It takes minutes, so it is done beside the loop: all others would wait for one that is free."""
-        done = self._files.in_background(build_id, lambda: self._build(build_id), self._turns)
-        return Done() if done else Again(LOOK_EACH_S)
+        if not self._files.in_background(build_id, lambda: self._build(build_id), self._turns):
+            return Again(LOOK_EACH_S)
+        with self._store.write() as tx:
+            build = tx.get(Build, build_id)
+            if build is None or build.finished is None:
+                return Done()
+            return forget_after(tx, build, KEPT, build.finished, self._clock())
 
     def _build(self, build_id: str) -> None:
         build = self._store.get(Build, build_id)

@@ -11,7 +11,7 @@
 All that a task makes is named after it or in its row from the start, and it gets rows of its own only at the end, in
 one transaction. So a task that was cut off starts over in the same place, and one that ends otherwise than completed
 leaves nothing. A cancelled one is noticed with the next per cent. Tasks take minutes, so they run beside the loop, two
-at once.
+at once. One that has ended can be seen for a week; its file, or its image, stays.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from orchestrator.host import CapacityError, HostError, LayerFile
@@ -34,6 +34,7 @@ from orchestrator.model.import_source import read_source
 from orchestrator.model.kms import Key, Keys, KeyUnavailable
 from orchestrator.model.layer import GIB, Layer
 from orchestrator.model.snapshot import Snapshot
+from orchestrator.reconcile.ageing import forget_after
 from orchestrator.reconcile.layer import InUse, LayerFiles, layers_below
 from orchestrator.reconcile.loop import Again, Done, Next
 from orchestrator.store import Store, Transaction
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 ROOT_DEVICE = "/dev/xvda"
 CHUNK_BYTES = 1 << 20
 AT_ONCE = 2
+KEPT = timedelta(days=7)  # as EC2 tells of them
 LOOK_EACH_S = 1.0
 
 
@@ -69,16 +71,22 @@ class ImageTasks:
         self._turns = threading.Semaphore(AT_ONCE)
 
     def step_import(self, task_id: str) -> Next:
-        return self._beside(task_id, lambda: self._import(task_id))
+        return self._beside(ImportTask, task_id, lambda: self._import(task_id))
 
     def step_export(self, task_id: str) -> Next:
-        return self._beside(task_id, lambda: self._export(task_id))
+        return self._beside(ExportTask, task_id, lambda: self._export(task_id))
 
-    def _beside(self, task_id: str, work: Callable[[], None]) -> Next:
+    def _beside(self, kind: type[ImportTask | ExportTask], task_id: str, work: Callable[[], None]) -> Next:
         try:
-            return Done() if self._files.in_background(task_id, work, self._turns) else Again(LOOK_EACH_S)
+            if not self._files.in_background(task_id, work, self._turns):
+                return Again(LOOK_EACH_S)
         except InUse:
             return Again(LOOK_EACH_S)
+        with self._store.write() as tx:
+            task = tx.get(kind, task_id)
+            if task is None or task.ended_at is None:
+                return Done()
+            return forget_after(tx, task, KEPT, task.ended_at, self._clock())
 
     # --- imports ---
 

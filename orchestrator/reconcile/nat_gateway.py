@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from orchestrator.model.vpc import InternetGateway, NatGateway, NetworkInterface, Subnet
+from orchestrator.reconcile.ageing import forget_after
 from orchestrator.reconcile.interface import discard, wake_network
 from orchestrator.reconcile.loop import Again, Done, Next
 from orchestrator.store import Store, Transaction
@@ -40,7 +41,7 @@ class NatGateways:
                 case "deleting":
                     self._end(tx, gateway, state="deleted")
                 case "deleted" | "failed":
-                    return self._age(tx, gateway)
+                    return forget_after(tx, gateway, KEPT, gateway.deleted_at or gateway.created, self._clock())
                 case _:
                     return Done()
         return Again(0)
@@ -59,13 +60,6 @@ class NatGateways:
             discard(tx, interface)
         tx.put(replace(gateway, **changes, deleted_at=self._clock()))  # type: ignore[arg-type]
         wake_network(tx, gateway.vpc_id)
-
-    def _age(self, tx: Transaction, gateway: NatGateway) -> Next:
-        left = (gateway.deleted_at or gateway.created) + KEPT - self._clock()
-        if left > timedelta(0):
-            return Again(left.total_seconds())
-        tx.delete(gateway)
-        return Done()
 
 
 def _failure(tx: Transaction, gateway: NatGateway) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from orchestrator.model.vpc import PeeringConnection
+from orchestrator.reconcile.ageing import forget_after
 from orchestrator.reconcile.loop import Again, Done, Next
 from orchestrator.store import Store
 
@@ -45,8 +46,4 @@ class Peerings:
                 peering = tx.put(replace(peering, state="expired", ended_at=now))
             elif peering.ended_at is None:
                 peering = tx.put(replace(peering, ended_at=now))
-            left = (peering.ended_at or now) + KEPT[peering.state] - now
-            if left > timedelta(0):
-                return Again(left.total_seconds())
-            tx.delete(peering)
-        return Done()
+            return forget_after(tx, peering, KEPT[peering.state], peering.ended_at or now, now)

@@ -17,9 +17,11 @@ from orchestrator.model.resource import EVERY_REGION
 from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.volume import Volume
 from orchestrator.reconcile.build import Builds, image_id, register_catalogue
-from orchestrator.reconcile.loop import Done
+from orchestrator.reconcile.loop import Again, Done
 from orchestrator.store import Transaction
 from tests.reconcile.conftest import ACCOUNT, BASE_LAYER, Deployment
+
+FORGOTTEN_LATER = Again(7 * 86400.0)
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def begin(deployment: Deployment, number: int = 101, **changes: str) -> Build:
 
 def test_a_build_becomes_an_image_of_every_region(deployment: Deployment, builds: Builds) -> None:
     build = begin(deployment)
-    assert builds.step(build.id) == Done()
+    assert builds.step(build.id) == FORGOTTEN_LATER
     found = deployment.store.get(Build, build.id)
     assert found is not None
     assert (found.state, found.phase) == ("available", "done")
@@ -76,12 +78,27 @@ def test_a_build_is_done_in_the_moment_in_which_its_image_is_there(
 
 def test_a_build_that_fails_says_why_and_leaves_nothing(deployment: Deployment, builds: Builds) -> None:
     build = begin(deployment, name="no-such-recipe")
-    assert builds.step(build.id) == Done()
+    assert builds.step(build.id) == FORGOTTEN_LATER
     found = deployment.store.get(Build, build.id)
     assert found is not None
     assert found.state == "failed"
     assert "no-such-recipe" in found.message
     assert deployment.host.storage.layers() == [BASE_LAYER]
+
+
+@pytest.mark.parametrize("name", ["tiny", "no-such-recipe"])
+def test_a_build_is_forgotten_after_a_week_and_its_image_is_not(
+    deployment: Deployment, builds: Builds, name: str
+) -> None:
+    build = begin(deployment, name=name)
+    builds.step(build.id)
+    deployment.clock.pass_(days=6)
+    assert builds.step(build.id) == Again(86400.0)
+    deployment.clock.pass_(days=1)
+    assert builds.step(build.id) == Done()
+    assert deployment.store.get(Build, build.id) is None
+    assert len(deployment.store.all(Image, name="tiny")) == (name == "tiny")
+    assert builds.step(build.id) == Done()
 
 
 def test_a_rebuild_takes_the_old_images_place_and_its_layer_goes_when_unused(

@@ -20,7 +20,7 @@ from orchestrator.model.image import BlockDevice, ExportTask, Image, ImportTask
 from orchestrator.model.kms import Key
 from orchestrator.model.layer import Layer
 from orchestrator.model.snapshot import Snapshot
-from orchestrator.reconcile.image_task import ImageTasks
+from orchestrator.reconcile.image_task import LOOK_EACH_S, ImageTasks
 from orchestrator.reconcile.layer import LayerFiles
 from orchestrator.reconcile.loop import Again, Done
 from orchestrator.store import Store
@@ -85,7 +85,7 @@ class World:
         kind = ExportTask if task_id == EXPORT else ImportTask
         step = self.tasks.step_export if task_id == EXPORT else self.tasks.step_import
         for _ in range(100):
-            if step(task_id) == Done():
+            if step(task_id) != Again(LOOK_EACH_S):
                 return self.store.get(kind, task_id)
         raise AssertionError(f"{task_id} does not end: {self.store.get(kind, task_id)}")
 
@@ -334,6 +334,22 @@ def test_an_image_becomes_a_file_below_its_bucket_and_prefix(world: World) -> No
     assert task.file.endswith(f"out/vm/{EXPORT}.vmdk")
     assert task.message.startswith(f"{task.file}, ")
     assert "SHA-256" in task.message
+
+
+def test_an_ended_task_can_be_seen_for_a_week_and_what_it_made_stays(world: World) -> None:
+    world.upload()
+    world.begin(layer_id="layer-0" + "5" * 16)
+    imported = world.run()
+    export(world)
+    world.run(EXPORT)
+    memory(world).fault = failing("remove_export", HostError("a file that somebody may want"))
+    world.clock.pass_(days=7, seconds=-1)
+    assert world.tasks.step_import(IMPORT) == Again(1.0) == world.tasks.step_export(EXPORT)
+    world.clock.pass_(seconds=1)
+    assert world.tasks.step_import(IMPORT) == Done() == world.tasks.step_export(EXPORT)
+    assert world.store.all(ImportTask) == [] == world.store.all(ExportTask)
+    assert world.store.get(Image, imported.image_id) is not None
+    assert world.tasks.step_import(IMPORT) == Done()
 
 
 def test_a_failed_export_says_why_and_leaves_nothing(world: World) -> None:

@@ -19,10 +19,10 @@ from orchestrator.model.layer import Layer
 from orchestrator.model.lifecycle import State
 from orchestrator.model.resource import EVERY_REGION
 from orchestrator.model.snapshot import Snapshot
-from orchestrator.reconcile.build import Builds
+from orchestrator.reconcile.build import KEPT, Builds
 from orchestrator.reconcile.instance import LAUNCH_DEADLINE
 from orchestrator.reconcile.layer import SOON_S, LayerFiles
-from orchestrator.reconcile.loop import Again, Done, Loop
+from orchestrator.reconcile.loop import Again, Loop
 from orchestrator.reconcile.snapshot import GIVE_UP_AFTER
 from tests.reconcile import volumes
 from tests.reconcile.conftest import ACCOUNT, BASE_LAYER, Deployment
@@ -233,7 +233,7 @@ def test_imports_keep_nobody_from_being_looked_at(deployment: Deployment) -> Non
     until(failed)
     until(lambda: not deployment.files._jobs)
     loop.stop()
-    assert [builds.step(name) for name in names] == [Done()] * len(names)
+    assert [builds.step(name) for name in names] == [Again(KEPT.total_seconds())] * len(names)
 
 
 # --- asked for long ago, and failing once ---
