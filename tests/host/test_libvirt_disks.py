@@ -526,6 +526,7 @@ def test_limits_are_given_changed_and_taken_away(place: Place, system: libvirt.v
 
 
 @pytest.mark.host
+@pytest.mark.timing
 def test_looking_costs_about_a_millisecond(place: Place) -> None:
     place.layer("layer-a", encrypted=True)
     place.layer("layer-b", "layer-a", encrypted=True)

@@ -41,6 +41,12 @@ def read_all(connection: socket.socket) -> bytes:
     return received
 
 
+async def accept_all() -> None:
+    """Whoever has knocked is let in: asyncio loses a connection whose server is closed before it has been taken up."""
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
 async def settle(loop: asyncio.AbstractEventLoop) -> None:
     """Connections that were being accepted or closed when it was told to stop are gone."""
     begun = [task for task in asyncio.all_tasks(loop) if task is not asyncio.current_task()]
@@ -189,6 +195,7 @@ def start_world(tmp_path: Path, clock: Callable[[], datetime]) -> Iterator[Calla
     def stop() -> None:
         if worlds:
             world, thread = worlds.pop()
+            asyncio.run_coroutine_threadsafe(accept_all(), world.loop).result(10)
             asyncio.run_coroutine_threadsafe(world.server.stop(), world.loop).result(10)
             world.loop.call_soon_threadsafe(world.loop.stop)
             thread.join(10)
