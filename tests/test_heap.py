@@ -55,19 +55,6 @@ print(json.dumps([before, held, kib()]))
     assert given_back - before < 12_000
 
 
-def test_what_is_large_is_given_back_when_it_is_freed() -> None:
-    """After a larger one too, from which the C library would learn to keep it."""
-    before, after = aside("""
-heap.keep_small()
-libc.free(filled(8 << 20))
-before = kib()
-large, behind = filled(4 << 20), [filled(600) for _ in range(10)]
-libc.free(large)
-print(json.dumps([before, kib()]))
-""")
-    assert after - before < 1000
-
-
 def test_threads_have_one_heap() -> None:
     (heaps,) = aside("""
 heap.keep_small()
