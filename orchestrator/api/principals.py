@@ -1,8 +1,8 @@
 """Whom an ARN in a policy or a grant means.
 
 A user's or role's ARN means whoever bears it when the document is written, by its unique id, as IAM keeps it: a user
-that is renamed stays who it was, and who bears the name later is somebody else. What has no id goes by name: accounts,
-whoever is of elsewhere, a name that nobody bore yet, and all that was written before ids were kept.
+that is renamed stays who it was, and who bears the name later is somebody else. A document that names nobody is
+refused. What has no id goes by name: accounts, whoever is of elsewhere, and all that was written before ids were kept.
 
 Rules: "AWS JSON policy elements: Principal" and "Renaming an IAM user" of Amazon's IAM user guide.
 """
@@ -40,12 +40,21 @@ def is_named(call: Call, arn: str, bearer_id: str) -> bool:
     return arn in names(call, {arn: bearer_id} if bearer_id else {})
 
 
+class NobodyNamed(Exception):
+    """A user's or role's ARN, of an account that is here, which nobody bears."""
+
+
 def find_bearers(rows: Rows, document: Document) -> dict[str, str]:
-    """The users' and roles' ARNs in a document that is written now, with the unique ids of their bearers."""
+    """The users' and roles' ARNs in a document that is written now, with the unique ids of their bearers. Raises
+    NobodyNamed."""
     named = {
         arn for each in document.statements for who in (each.principals, each.not_principals) if who for arn in who.aws
     }
-    return {arn: found for arn in sorted(named) if (found := bearer(rows, arn))}
+    found = {arn: bearer(rows, arn) for arn in sorted(named)}
+    for arn, bearer_id in found.items():
+        if bearer_id is None:
+            raise NobodyNamed(arn)
+    return {arn: bearer_id for arn, bearer_id in found.items() if bearer_id}
 
 
 def bearer(rows: Rows, arn: str) -> str | None:
@@ -55,7 +64,7 @@ def bearer(rows: Rows, arn: str) -> str | None:
     if len(parts) != 6 or parts[0] != "arn" or parts[2] not in ("iam", "sts") or not _is_account(rows, parts[4]):
         return ""
     account, what = parts[4], parts[5]
-    if what == "root":
+    if what == "root" or what.startswith("federated-user/"):
         return ""
     if what.startswith("assumed-role/"):
         name = what.split("/")[1]

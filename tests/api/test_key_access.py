@@ -90,6 +90,7 @@ def test_a_key_that_does_not_trust_its_account_ignores_users_policies(cloud: Clo
 )
 def test_a_keys_deny_wins(cloud: Cloud, kms: Any, arn: str, statement: dict[str, Any]) -> None:
     alice = cloud.client("kms", cloud.user("alice", allow("kms:*")))
+    cloud.user("bob")
     kms.create_grant(KeyId=arn, GranteePrincipal=user_arn("alice"), Operations=["Decrypt"])
     blob = alice.encrypt(KeyId=arn, Plaintext=b"x")["CiphertextBlob"]
     alice.decrypt(CiphertextBlob=blob)
@@ -192,8 +193,9 @@ def test_to_encrypt_anew_is_two_rights(cloud: Cloud, kms: Any, arn: str) -> None
         policy({"Effect": "Allow", "Principal": "*", "Action": "kms:*"}),
         policy({"Effect": "Allow", "Principal": {"AWS": "me"}, "Action": "kms:*", "Resource": "*"}),
         policy(says("Allow", root(), Condition={"Sometimes": {"a": "b"}})),
+        policy(says("Allow", root()), says("Allow", user_arn("none"))),
     ],
-    ids=["nothing", "no principal", "no resource", "nobody", "no operator"],
+    ids=["nothing", "no principal", "no resource", "no ARN", "no operator", "nobody"],
 )
 def test_what_is_no_key_policy(kms: Any, arn: str, text: str) -> None:
     assert refused(kms.put_key_policy, KeyId=arn, Policy=text)[0] == "MalformedPolicyDocumentException"

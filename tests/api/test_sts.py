@@ -163,13 +163,25 @@ def test_trust_in_a_role_or_its_session_is_not_in_who_bears_the_name_later(cloud
 
 
 def test_trust_goes_by_name_where_no_id_was_kept(cloud: Cloud) -> None:
-    arn = cloud.role("early", {"AWS": f"arn:aws:iam::{ACCOUNT}:user/alice"})
     alice = cloud.user("alice")
-    assume(cloud, alice, arn)
     old = cloud.role("old", {"AWS": f"arn:aws:iam::{ACCOUNT}:user/alice"})
     with cloud.store.write() as tx:  # as it was written before ids were kept
         tx.put(replace(tx.all(Role, name="old")[0], trust_bearers={}))
     assume(cloud, alice, old)
+
+
+@pytest.mark.parametrize(
+    "nobody", [f"arn:aws:iam::{ACCOUNT}:user/alice", f"arn:aws:iam::{ACCOUNT}:role/r", f"arn:aws:iam::{OTHER}:user/eve"]
+)
+def test_nobody_is_trusted_before_they_are_there(cloud: Cloud, nobody: str) -> None:
+    cloud.root(OTHER)
+    iam = cloud.client("iam")
+    trust = document({"Effect": "Allow", "Principal": {"AWS": [MINE["AWS"], nobody]}, "Action": "sts:AssumeRole"})
+    said = ("MalformedPolicyDocument", f'Invalid principal in policy: "AWS":"{nobody}"')
+    assert refused(iam.create_role, RoleName="r", AssumeRolePolicyDocument=trust) == said
+    assert iam.list_roles()["Roles"] == []
+    cloud.role("other", MINE)
+    assert refused(iam.update_assume_role_policy, RoleName="other", PolicyDocument=trust) == said
 
 
 def test_a_deny_for_all_but_one_holds_for_the_rest_of_its_account(cloud: Cloud) -> None:

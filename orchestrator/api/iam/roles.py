@@ -21,7 +21,7 @@ from orchestrator.api.iam.lookup import (
     show_tags,
 )
 from orchestrator.api.operation import Answer, Call, operation
-from orchestrator.api.principals import find_bearers
+from orchestrator.api.principals import NobodyNamed, find_bearers
 from orchestrator.model.errors import EC2Error
 from orchestrator.model.iam import InstanceProfile, Role, mint_id
 from orchestrator.model.policy import parse_trust
@@ -110,7 +110,10 @@ def delete_role(call: Call, *, role_name: str) -> Answer:
 def _check_trust(call: Call, document: str) -> dict[str, Any]:
     """A trust policy, as fields of a role's row."""
     trust = check_document(document, MAX_TRUST_CHARACTERS, trust=True)
-    return {"trust": trust, "trust_bearers": find_bearers(call.db, parse_trust(trust))}
+    try:
+        return {"trust": trust, "trust_bearers": find_bearers(call.db, parse_trust(trust))}
+    except NobodyNamed as error:
+        raise EC2Error("MalformedPolicyDocument", f'Invalid principal in policy: "AWS":"{error}"') from None
 
 
 def _check_description(text: str) -> str:

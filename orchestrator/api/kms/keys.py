@@ -15,7 +15,7 @@ from orchestrator.api.ec2.encryption import service_key
 from orchestrator.api.key_access import judge
 from orchestrator.api.kms.lookup import alias_arn, check_state, find_key, find_own_key, invalid, show_page
 from orchestrator.api.operation import Answer, Call, operation
-from orchestrator.api.principals import find_bearers
+from orchestrator.api.principals import NobodyNamed, find_bearers
 from orchestrator.model.errors import EC2Error
 from orchestrator.model.kms import (
     DESTROYED,
@@ -215,7 +215,14 @@ def _with_policy(call: Call, key: Key, policy: str, bypass: bool) -> Key:
         document = parse_key_policy(policy)
     except PolicyError as error:
         raise EC2Error("MalformedPolicyDocumentException", str(error)) from None
-    changed = replace(key, policy=policy, policy_bearers=find_bearers(call.db, document))
+    try:
+        bearers = find_bearers(call.db, document)
+    except NobodyNamed as error:
+        raise EC2Error(
+            "MalformedPolicyDocumentException",
+            f"Policy contains a statement with one or more invalid principals: nobody is {error}",
+        ) from None
+    changed = replace(key, policy=policy, policy_bearers=bearers)
     then = judge(call, changed, "kms:PutKeyPolicy", {}, grants=False)
     if not bypass and then.decision is not Decision.ALLOWED:
         raise EC2Error(
