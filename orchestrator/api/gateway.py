@@ -15,9 +15,10 @@ import queue
 import socket
 import threading
 import time
+from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -136,6 +137,8 @@ class Gateway:
         self._warned_at = -FLOOD_WARNING_S
         self._streams: set[web.WebSocketResponse] = set()
         self._opening = ThreadPoolExecutor(max_workers=STREAM_THREADS, thread_name_prefix="stream")
+        self._ending = False
+        self._at_console: dict[str, web.Request] = {}  # by instance
         self.answering = Answering()
         self.patience = patience.Patience()
         self.registry = CollectorRegistry()
@@ -436,7 +439,29 @@ class Gateway:
         return web.json_response({"UploadId": upload_id, "Sha512": digest})
 
     async def _console(self, request: web.Request) -> web.StreamResponse:
-        return await self._bridge(request, lambda call, instance: self.host.console_socket(instance.id))
+        """A serial port has one session at a time, as on EC2; who comes while there is one is told."""
+        name = request.match_info["instance"]
+
+        def connect(call: Call, instance: Instance) -> socket.socket:
+            self._check_console(instance.id)
+            return self.host.console_socket(instance.id)
+
+        def begin() -> None:
+            self._check_console(name)
+            self._at_console[name] = request
+
+        try:
+            return await self._bridge(request, connect, begin)
+        finally:
+            if self._at_console.get(name) is request:
+                del self._at_console[name]
+
+    def _check_console(self, instance_id: str) -> None:
+        if instance_id in self._at_console:
+            raise EC2Error(
+                "SerialConsoleSessionLimitExceeded",
+                f"{instance_id} has a serial console session already; only 1 is supported at a time",
+            )
 
     async def _tunnel(self, request: web.Request) -> web.StreamResponse:
         port = int(request.match_info["port"])
@@ -451,9 +476,13 @@ class Gateway:
         return await self._bridge(request, connect)
 
     async def _bridge(
-        self, request: web.Request, connect: Callable[[Call, Instance], socket.socket]
+        self,
+        request: web.Request,
+        connect: Callable[[Call, Instance], socket.socket],
+        begin: Callable[[], None] = lambda: None,
     ) -> web.StreamResponse:
-        """Carry bytes between a WebSocket and a socket of the instance's, until one of them closes."""
+        """Carry bytes between a WebSocket and a socket of the instance's, until one of them closes. `begin` is called
+        on the event loop once there is such a socket, and may refuse it."""
         loop = asyncio.get_running_loop()
 
         def opened() -> socket.socket:
@@ -467,12 +496,22 @@ class Gateway:
                         "IncorrectInstanceState", f"The instance '{instance.id}' is {instance.state}, not running"
                     )
                 try:
-                    return _asked_whether_alive(connect(call, instance))
+                    guest = connect(call, instance)
                 except OSError as error:
                     raise EC2Error("Unavailable", f"{instance.id} cannot be reached: {error}", 503) from error
+                _ask_whether_alive(guest)
+                if guest.family in (socket.AF_INET, socket.AF_INET6):
+                    guest.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
+                return guest
 
+        if self._ending:
+            return _stream_error(EC2Error("Unavailable", "The service is ending: try again", 503))
         try:
             guest = await loop.run_in_executor(self._opening, opened)
+            with ExitStack() as on_refusal:
+                on_refusal.callback(guest.close)
+                begin()
+                on_refusal.pop_all()
         except (EC2Error, SignatureError) as error:
             return _stream_error(error)
         reader, writer = await asyncio.open_connection(sock=guest)
@@ -490,6 +529,8 @@ class Gateway:
 
         try:
             await stream.prepare(request)
+            if request.transport is not None:
+                _ask_whether_alive(request.transport.get_extra_info("socket"))
             self._streams.add(stream)
             ways = [asyncio.create_task(outward()), asyncio.create_task(inward())]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -543,6 +584,7 @@ class Gateway:
 
     async def _close_streams(self, _: web.Application) -> None:
         """They would last as long as people talk. Those that wait to be opened are not any more."""
+        self._ending = True
         self._opening.shutdown(wait=False, cancel_futures=True)
         await asyncio.gather(*(stream.close(code=WSCloseCode.GOING_AWAY) for stream in tuple(self._streams)))
 
@@ -577,18 +619,12 @@ def _request(request: web.Request, body: bytes, *, streamed: bool = False) -> Re
     return Request(request.method, path, query, request.headers, body, request.remote or "", streamed)
 
 
-def _asked_whether_alive(guest: socket.socket) -> socket.socket:
-    """A guest whose plug is pulled says no farewell: its connections end when it has not answered for a minute."""
-    if guest.family in (socket.AF_INET, socket.AF_INET6):
-        guest.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (
-            (socket.TCP_KEEPIDLE, 30),
-            (socket.TCP_KEEPINTVL, 10),
-            (socket.TCP_KEEPCNT, 3),
-            (socket.TCP_USER_TIMEOUT, 60_000),
-        ):
-            guest.setsockopt(socket.IPPROTO_TCP, option, value)
-    return guest
+def _ask_whether_alive(other: socket.socket | TransportSocket) -> None:
+    """A machine whose plug is pulled says no farewell: its connections end when it has not answered for a minute."""
+    if other.family in (socket.AF_INET, socket.AF_INET6):
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3)):
+            other.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _stream_error(error: EC2Error | SignatureError) -> web.Response:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.api.gateway import _asked_whether_alive
+from orchestrator.api.gateway import _ask_whether_alive
 from orchestrator.api.signature import UNSIGNED_PAYLOAD, sign
 from tests.conftest import Serving
 
@@ -150,7 +150,7 @@ def upload(deployment: Serving, data: bytes, secret: str | None = None) -> tuple
 def test_a_connection_to_a_guest_ends_when_the_guest_is_no_more() -> None:
     """Whose plug is pulled sends no farewell, and whoever sits at the other end of a tunnel may be silent as well."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as guest:
-        assert _asked_whether_alive(guest) is guest
+        _ask_whether_alive(guest)
         assert guest.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         idle, each, times = (
             guest.getsockopt(socket.IPPROTO_TCP, option)
@@ -159,4 +159,4 @@ def test_a_connection_to_a_guest_ends_when_the_guest_is_no_more() -> None:
         assert idle + each * times <= 60
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert _asked_whether_alive(ours) is ours
+        _ask_whether_alive(ours)  # has no such settings, and needs none

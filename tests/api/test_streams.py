@@ -235,6 +235,50 @@ def test_who_answers_may_have_nothing_to_say(running: Cloud, monkeypatch: pytest
     run(work())
 
 
+def test_a_serial_port_has_one_session_at_a_time(running: Cloud) -> None:
+    async def work() -> None:
+        async with opened(running) as door:
+            path = f"/console/{INSTANCE}"
+            for turn in range(3):  # whoever has left makes room for the next
+                first = await door.stream(path)
+                async with door.session.get(f"http://{door.host}{path}", headers=door.signed(path, "orc")) as answer:
+                    document = await answer.json()
+                assert (answer.status, document["__type"]) == (400, "SerialConsoleSessionLimitExceeded")
+                assert INSTANCE in document["message"]
+                assert len(door.guests.ends) == turn + 1
+                door.guests.ends[turn].sendall(b"login: ")
+                assert (await first.receive(5)).data == b"login: "
+                await first.close()
+                await until(lambda: not running.gateway._at_console)
+
+    run(work())
+
+
+def test_of_two_that_come_to_a_serial_port_together_one_is_let_in(running: Cloud) -> None:
+    async def work() -> None:
+        async with opened(running) as door:
+            found = await asyncio.gather(
+                *(door.stream(f"/console/{INSTANCE}") for _ in range(8)), return_exceptions=True
+            )
+            [stream] = [each for each in found if isinstance(each, ClientWebSocketResponse)]
+            refused = [each for each in found if isinstance(each, aiohttp.WSServerHandshakeError)]
+            assert [each.status for each in refused] == [400] * 7
+            await stream.close()
+
+    run(work())
+
+
+def test_who_comes_while_the_service_ends_is_told(running: Cloud) -> None:
+    async def work() -> None:
+        async with opened(running) as door:
+            path = f"/console/{INSTANCE}"
+            await running.gateway._close_streams(web.Application())
+            async with door.session.get(f"http://{door.host}{path}", headers=door.signed(path, "orc")) as answer:
+                assert (answer.status, (await answer.json())["__type"]) == (503, "Unavailable")
+
+    run(work())
+
+
 def test_a_serial_port_that_somebody_else_is_at(running: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         async with opened(running) as door:
