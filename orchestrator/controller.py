@@ -18,7 +18,7 @@ import secrets
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -34,11 +34,13 @@ from orchestrator.api.gateway import Gateway
 from orchestrator.api.operation import LayerUse, Settings
 from orchestrator.config import Config
 from orchestrator.garbage import short_searches
-from orchestrator.host import Host, HostError, Probe, Router, ranges
+from orchestrator.host import Host, HostError, Probe, Router, claims, ranges
+from orchestrator.host.links import edge_name
 from orchestrator.host.probe import boot_id
 from orchestrator.keys import open_key_ring
 from orchestrator.metadata.server import MetadataServer
 from orchestrator.model.account import ANONYMOUS_ACCOUNT, AccessKey, Account
+from orchestrator.model.elastic_ip import ElasticIp
 from orchestrator.model.image import Build, ExportTask, Image, ImportTask
 from orchestrator.model.instance import Instance
 from orchestrator.model.kms import Key
@@ -48,7 +50,7 @@ from orchestrator.model.owned import is_needed
 from orchestrator.model.snapshot import Snapshot
 from orchestrator.model.trace import Trace
 from orchestrator.model.volume import Volume
-from orchestrator.model.vpc import NatGateway, PeeringConnection, Vpc
+from orchestrator.model.vpc import NatGateway, NetworkInterface, PeeringConnection, Vpc
 from orchestrator.reconcile.build import Builds, register_catalogue
 from orchestrator.reconcile.flow_log import FlowLogs
 from orchestrator.reconcile.image import Images
@@ -197,14 +199,36 @@ def has_booted(store: Store, boot: str) -> bool:
 
 
 def settle_public_range(config: Config, store: Store) -> Config:
-    """`config` with the range in the place of `auto`: chosen at the first start that needs one, and kept."""
-    if config.public_range != "auto":
-        return config
-    known = store.meta("public_range")
-    if known is None:
-        known = str(ranges.choose()) if config.host == "libvirt" else SIMULATED_RANGE
-        store.set_meta("public_range", known)
+    """`config` with the range in the place of `auto`: chosen at the first start that needs one, and kept. No other
+    deployment on this host gets it while this process lives. Raises OSError when another one has it."""
+    auto = config.public_range == "auto"
+    known = (store.meta("public_range") or "") if auto else config.public_range
+    if config.host != "libvirt":
+        if not known:
+            store.set_meta("public_range", SIMULATED_RANGE)
+        return replace(config, public_range=known or SIMULATED_RANGE)
+    own = edge_name(deployment_id(store))
+    with claims.one_at_a_time():
+        others = {network: owner for network, owner in claims.claimed().items() if owner != own}
+        if not known or (auto and _clash(known, others) and not _has_public(store)):
+            known = str(ranges.choose())
+            store.set_meta("public_range", known)
+        if owner := _clash(known, others):
+            raise OSError(
+                f"the public range {known} is in use by another deployment that runs on this host ({owner}): end that "
+                "one, or set network.public_range to another range"
+            )
+        claims.claim(IPv4Network(known), own)
     return replace(config, public_range=known)
+
+
+def _clash(wanted: str, others: Mapping[IPv4Network, str]) -> str:
+    return next((owner for network, owner in others.items() if network.overlaps(IPv4Network(wanted))), "")
+
+
+def _has_public(store: Store) -> bool:
+    """Whether anybody has been told a public address."""
+    return bool(store.all(ElasticIp)) or any(interface.public_ip for interface in store.all(NetworkInterface))
 
 
 def passphrase_file(config: Config) -> Path | None:

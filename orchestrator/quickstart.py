@@ -8,10 +8,12 @@ one, and a run where everything is there changes nothing.
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,11 +32,14 @@ from orchestrator.controller import credentials_file
 from orchestrator.host.findings import Standing
 from orchestrator.progress import Progress
 
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # it tells of each guest that is not there yet
+
 LAUNCH_DEADLINE_S = 900.0  # a distribution's first boot under TCG on a busy host
 SSH_PORT = 22
 _POLL_S = 0.25
 _CONNECT_TIMEOUT_S = 1.0  # an address that nobody has yet does not refuse, it says nothing
 _SSH_TIMEOUT_S = 30.0  # of each exchange with a guest that is slow, not absent
+_ASK_TIMEOUT_S = 120.0  # of all of them
 
 _PHASES = {  # what DescribeLaunch calls a phase -> what has happened then, and what is waited for next
     "requested": "accepted, making its volume",
@@ -424,6 +429,9 @@ def ask_who(address: str, user: str, key_file: Path) -> dict[str, str]:
     with socket.create_connection((address, SSH_PORT), timeout=_CONNECT_TIMEOUT_S) as connection:
         transport = paramiko.Transport(connection)
         transport.banner_timeout = transport.auth_timeout = _SSH_TIMEOUT_S
+        too_long = threading.Timer(_ASK_TIMEOUT_S, transport.close)  # paramiko waits for ever for some answers
+        too_long.daemon = True
+        too_long.start()
         try:
             transport.start_client(timeout=_SSH_TIMEOUT_S)
             transport.auth_publickey(user, paramiko.PKey.from_path(key_file))
@@ -433,6 +441,7 @@ def ask_who(address: str, user: str, key_file: Path) -> dict[str, str]:
             channel.shutdown_write()
             text = channel.makefile("rb").read().decode(errors="replace")
         finally:
+            too_long.cancel()
             transport.close()
     told = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     return {name: value.strip() for name, value in told.items()}

@@ -331,6 +331,31 @@ def test_who_is_there(config: Config, progress: Progress, guest: Callable[[str],
         ask_who("127.0.0.1", "root", key_file("quickstart"))
 
 
+def test_a_guest_that_takes_a_command_and_never_answers_is_asked_again(
+    config: Config, progress: Progress, guest: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """paramiko itself would wait for ever: as when the way to the guest is lost."""
+    start(config, progress)
+    monkeypatch.setattr(quickstart_module, "_ASK_TIMEOUT_S", 1.0)
+    forgotten = threading.Event()
+    monkeypatch.setattr(Guest, "check_channel_exec_request", lambda *_: forgotten.wait(20))
+    guest("hostname=h\n")
+    began = time.monotonic()
+    with pytest.raises((OSError, paramiko.SSHException, EOFError)):
+        ask_who("127.0.0.1", "admin", key_file("quickstart"))
+    assert time.monotonic() - began < 10
+    forgotten.set()
+
+
+def test_of_a_guest_that_is_not_there_yet_only_we_tell() -> None:
+    code = (
+        "import orchestrator.{}, logging; logging.getLogger('paramiko.transport').error('Error reading SSH protocol')"
+    )
+    for module in ("quickstart", "cli.login"):
+        done = subprocess.run([sys.executable, "-c", code.format(module)], capture_output=True, check=True, timeout=60)
+        assert done.stderr == b""
+
+
 def test_login_shows_the_guest_and_notices_a_wrong_one(
     config: Config, progress: Progress, output: io.StringIO, guest: Callable[[str], None]
 ) -> None:

@@ -6,6 +6,7 @@ again by another instance is never mistaken for it, and a guest that changes its
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ import paramiko
 from orchestrator.cli.client import Client
 from orchestrator.cli.session import key_file, make_known_hosts_file
 from orchestrator.cli.streams import open_tunnel
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what fails is told in our own words
 
 LOGIN_TIMEOUT_S = 60.0  # a guest under TCG takes its time for the key exchange
 SSH_PORT = 22

@@ -16,9 +16,15 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-# The blocks for documentation (RFC 5737), then one of those for benchmarks (RFC 2544): nobody's own.
+from orchestrator.host import claims
+
+# The blocks for documentation (RFC 5737), then some of those for benchmarks (RFC 2544): nobody's own.
 CANDIDATES = tuple(
-    IPv4Network(text) for text in ("203.0.113.0/24", "198.51.100.0/24", "192.0.2.0/24", "198.19.255.0/24")
+    IPv4Network(text)
+    for text in (
+        *("203.0.113.0/24", "198.51.100.0/24", "192.0.2.0/24"),
+        *(f"198.19.{number}.0/24" for number in range(255, 239, -1)),
+    )
 )
 
 _ARCHIVES = ("deb.debian.org", "pypi.org", "registry.npmjs.org")
@@ -42,6 +48,9 @@ def clash(wanted: IPv4Network, *, own_device: str = "", bridge: str = "") -> str
         if not expected and route.overlaps(wanted):
             who = "another deployment" if device.startswith("orc-") else f"the interface {device}"
             return f"clashes with the host's route to {route} ({who})"
+    for network, owner in claims.claimed().items():
+        if owner != own_device and network.overlaps(wanted):
+            return f"clashes with {network} of another deployment that runs on this host ({owner})"
     for address, what in _needed_addresses().items():
         if address in wanted:
             return f"holds {address}, which this host uses as {what}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.host import bpf, network_checks, ranges
+from orchestrator.host import bpf, claims, network_checks, ranges
 from orchestrator.host.findings import Expectation, Standing
 from tests.host.answers import Answers
 
@@ -51,6 +51,7 @@ def test_ranges_that_clash(
 def ip_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
     """What `ip` prints; nothing that the host talks to is in any range."""
     monkeypatch.setattr(ranges, "_needed_addresses", dict)
+    monkeypatch.setattr(claims, "PLACE", tmp_path / "ranges")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
     def answer(text: str) -> None:
