@@ -148,6 +148,7 @@ class NetnsNetwork:
         self._cables = peering.Cables(self._edge, self._settle)
         self._forwarding: dict[str, threading.Lock] = defaultdict(threading.Lock)  # taken last
         self._seen: set[str] = set()  # routers that this process has applied
+        self._whole: set[str] = set()  # those that it has looked at as a whole, without a failure since
         self._compiled: dict[str, _Compiled] = {}
         self._shares: dict[str, _Share] = {}  # of the guard, as they are in their files
         self._cleared = False  # of what another setting of `egress` left
@@ -164,7 +165,7 @@ class NetnsNetwork:
                     log.info("%s is looked at as a whole: %s", router.name, error)
                 else:
                     return
-            self._seen.discard(router.name)
+            self._whole.discard(router.name)
             with self._shared:
                 self._write_share(router.name, rules.share)
                 fresh = self._make_host_side(router)
@@ -187,6 +188,7 @@ class NetnsNetwork:
             except OSError as error:
                 raise HostError(f"{router.name} could not be made: {error}") from error
             self._seen.add(router.name)
+            self._whole.add(router.name)
 
     def plan(self, router: Router) -> str:
         directory = self._run_dir / router.name
@@ -241,6 +243,7 @@ class NetnsNetwork:
                 self._flows.forget(router)
                 self._cables.forget(router)
                 self._seen.discard(router)
+                self._whole.discard(router)
                 self._compiled.pop(router, None)
                 shutil.rmtree(self._run_dir / router, ignore_errors=True)
                 if self._directories():
@@ -302,7 +305,7 @@ class NetnsNetwork:
 
     def _is_standing(self, router: Router) -> bool:
         """Whether it is as this process left it, at a glance: nobody has to be asked. The caller holds its lock."""
-        if router.name not in self._seen or not all(map(namespace_exists, (self._edge, router.name))):
+        if router.name not in self._whole or not all(map(namespace_exists, (self._edge, router.name))):
             return False
         present, alias = self._links.now(), self._alias(router.name)
         for segment in router.segments:
@@ -322,9 +325,9 @@ class NetnsNetwork:
 
         with self._shared:
             self._write_share(router.name, rules.share)
+            lan = edge.look_at_lan(self._outside)
             jobs: list[Future[None] | Future[IPv4Address | None]] = [entering(router.name, inner)]
             if _public(before) != _public(router):
-                lan = edge.look_at_lan(self._outside)
                 jobs.append(entering(self._edge, lambda: self._make_edge(router, lan, fresh=False)))
             try:
                 self._load_guard()

@@ -142,13 +142,16 @@ def test_a_router_with_a_guest_plugged_in_does_not_go(plan: Plan, network: Netns
     assert tcp("", guest, "203.0.113.10")
 
 
-def test_applying_the_same_again_changes_nothing(plan: Plan, network: NetnsNetwork, tmp_path: Path) -> None:
+def test_applying_the_same_again_changes_nothing(
+    plan: Plan, network: NetnsNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan.guest(10, public="203.0.113.10")
 
     def inner() -> list[dict[str, str]]:
         return [inside(name, everything) for name in (plan.name, edge_of(plan))]
 
     before = (everything(), inner(), dnsmasqs(tmp_path / "run"))
+    monkeypatch.setattr("orchestrator.host.dnsmasq.os.kill", lambda *_: pytest.fail("dnsmasq is told to read"))
     network.apply(plan.router)
     assert (everything(), inner(), dnsmasqs(tmp_path / "run")) == before
 
