@@ -25,7 +25,7 @@ i=0
 while [ ! -e /tmp/stop ]; do
     printf '%{BLOCK}d' $i | dd of=$1 bs={BLOCK} seek=$i conv=notrunc,fsync 2>/dev/null
     echo $i >>/var/pattern; sync
-    echo $i >/tmp/written
+    echo $i >/tmp/new; mv /tmp/new /tmp/written
     i=$((i + 1))
 done
 echo done >/tmp/stopped
