@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import boto3
 import pytest
 from PIL import Image
@@ -195,7 +196,10 @@ def test_reboot_keeps_all_and_happens_once(deployment: Deployment, fleet: Fleet)
     before, described = guest.boot_id(), guest.describe()
     ran(guest)
     guest.run("echo kept >file; sync")
-    with deployment.stream(f"/console/{guest.id}") as console:
+    path = f"/console/{guest.id}"
+    with deployment.stream(path) as console:
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="400"), deployment.stream(path):
+            pytest.fail("somebody is at the serial port already")
         deployment.ec2.reboot_instances(InstanceIds=[guest.id])
         live = b""
         while b"orc-tiny: ssh ready" not in live:
